@@ -1,0 +1,3 @@
+//! Command line and wiring only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Making and unmaking a cluster: namespaces, underlay, keys, processes.

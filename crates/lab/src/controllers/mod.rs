@@ -1,0 +1,1 @@
+//! The controllers a cluster needs: workloads, endpoints, node life cycle, namespaces, tokens.

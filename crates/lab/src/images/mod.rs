@@ -1,0 +1,1 @@
+//! The built-in image table: which program stands for which image.

@@ -1,0 +1,1 @@
+//! The kubelet: pods of one node, from the API to running containers.

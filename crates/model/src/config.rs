@@ -1,0 +1,103 @@
+//! The cluster's network configuration, and what can be wrong with it.
+//!
+//! Kept in the ConfigMap `kube-system/flatnet`, key `config.yaml`; agents watch it, so a
+//! change takes effect on a running cluster.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// How packets travel between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FabricMode {
+    /// VXLAN to every node.
+    #[default]
+    Vxlan,
+    /// Direct routes; every node must be on the same subnet.
+    HostGw,
+    /// Direct inside a subnet, VXLAN across.
+    CrossSubnet,
+}
+
+/// How a pod hangs on its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodMode {
+    /// A routed veth of its own.
+    #[default]
+    Routed,
+    /// A port of the bridge `cni0`.
+    Bridge,
+}
+
+/// The fabric's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct FabricConfig {
+    /// Mode.
+    pub mode: FabricMode,
+    /// VXLAN network identifier, 1 to 16777215.
+    pub vni: u32,
+    /// VXLAN UDP port.
+    pub port: u16,
+    /// MTU of pods; computed from the underlay where absent.
+    pub mtu: Option<u32>,
+}
+
+impl Default for FabricConfig {
+    fn default() -> Self {
+        Self {
+            mode: FabricMode::default(),
+            vni: 1,
+            port: 8472,
+            mtu: None,
+        }
+    }
+}
+
+/// The network of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Always `flatnet.io/v1alpha1`.
+    pub api_version: String,
+    /// Always `NetworkConfig`.
+    pub kind: String,
+    /// Pod ranges, at most one a family.
+    #[serde(rename = "clusterCIDRs")]
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Service ranges, at most one a family.
+    #[serde(rename = "serviceCIDRs")]
+    pub service_cidrs: Vec<IpNet>,
+    /// Address of the cluster's DNS Service.
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: Vec<IpAddr>,
+    /// Cluster domain.
+    pub cluster_domain: String,
+    /// Between nodes.
+    #[serde(default)]
+    pub fabric: FabricConfig,
+    /// On the node.
+    #[serde(default)]
+    pub pod_mode: PodMode,
+}
+
+/// What is wrong with a configuration: field, cause, next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Path of the field, for example `clusterCIDRs[0]`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
