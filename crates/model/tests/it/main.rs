@@ -1,0 +1,3 @@
+//! Tests of the values, and of the workspace's own structure.
+
+mod structure;
