@@ -4,10 +4,20 @@
 //! change takes effect on a running cluster.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
+
+mod read;
+mod validate;
+
+pub use read::Document;
+
+/// `apiVersion` of [`Config`].
+pub const API_VERSION: &str = "flatnet.io/v1alpha1";
+/// `kind` of [`Config`].
+pub const KIND: &str = "NetworkConfig";
 
 /// How packets travel between nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +70,7 @@ impl Default for FabricConfig {
 
 /// The network of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Config {
     /// Always `flatnet.io/v1alpha1`.
     pub api_version: String,
@@ -77,12 +87,44 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     /// Cluster domain.
     pub cluster_domain: String,
+    /// Prefix length of a node's IPv4 pod range.
+    #[serde(rename = "nodeCIDRMaskSizeIPv4")]
+    pub node_mask_v4: u8,
+    /// Prefix length of a node's IPv6 pod range.
+    #[serde(rename = "nodeCIDRMaskSizeIPv6")]
+    pub node_mask_v6: u8,
     /// Between nodes.
-    #[serde(default)]
     pub fabric: FabricConfig,
     /// On the node.
-    #[serde(default)]
     pub pod_mode: PodMode,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let v4 = |a, b, len| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), len));
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            cluster_cidrs: vec![v4(10, 244, 16)],
+            service_cidrs: vec![v4(10, 96, 12)],
+            cluster_dns: vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))],
+            cluster_domain: "cluster.local".to_owned(),
+            node_mask_v4: 24,
+            node_mask_v6: 64,
+            fabric: FabricConfig::default(),
+            pod_mode: PodMode::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Prefix length of a node's pod range in the family of `cidr`.
+    pub fn node_mask(&self, cidr: &IpNet) -> u8 {
+        match cidr {
+            IpNet::V4(_) => self.node_mask_v4,
+            IpNet::V6(_) => self.node_mask_v6,
+        }
+    }
 }
 
 /// What is wrong with a configuration: field, cause, next step.

@@ -6,4 +6,4 @@ pub mod cluster;
 pub mod config;
 
 pub use cluster::{Change, Cluster, Node, Pod};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Document};
