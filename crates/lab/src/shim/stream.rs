@@ -18,7 +18,9 @@ impl Stream {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self(AsyncFd::register(fd)?))
+        // SAFETY: an OwnedFd is open until it is dropped, and AsyncFd drops it only after
+        // taking it out of the poller.
+        Ok(Self(unsafe { AsyncFd::register(fd) }?))
     }
 }
 
