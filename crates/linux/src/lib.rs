@@ -1,1 +1,27 @@
-//! See the crate's README line in ARCHITECTURE.md.
+//! The Linux kernel as typed, synchronous calls.
+//!
+//! A [`Netlink`] is one `NETLINK_ROUTE` socket. It stays bound to the network namespace it was
+//! opened in, whatever thread uses it later, so [`Netlink::open_in`] gives a handle that works
+//! inside another namespace without entering it again. Everything else that depends on the
+//! caller's namespace (sysctls) says so.
+//!
+//! Every error names the operation, the object and the kernel's own words; see [`Error`].
+
+pub mod addr;
+mod error;
+pub mod link;
+mod mac;
+pub mod neigh;
+mod netlink;
+pub mod netns;
+pub mod route;
+pub mod sysctl;
+
+pub use addr::Address;
+pub use error::{Error, Result};
+pub use link::{Kind, Link, LinkChange, NewLink, VethEnd, Vxlan};
+pub use mac::Mac;
+pub use neigh::{FdbEntry, Neighbour};
+pub use netlink::Netlink;
+pub use netns::{NetNs, run_in};
+pub use route::{Route, RouteFilter, RouteType, Scope};

@@ -1,0 +1,25 @@
+//! The kernel's own answers, in network namespaces made here.
+
+#![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
+
+mod links;
+mod netns;
+mod routes;
+
+use linux::{NetNs, Netlink};
+
+/// False, and said by name, where the caller is not root.
+pub fn root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("{test}: skipped: needs root");
+    }
+    root
+}
+
+/// A namespace that ends with its handle, and a handle to its network.
+pub fn namespace() -> (NetNs, Netlink) {
+    let netns = NetNs::anonymous().unwrap();
+    let netlink = Netlink::open_in(&netns).unwrap();
+    (netns, netlink)
+}
