@@ -2,14 +2,138 @@
 
 use std::sync::Arc;
 
-use crate::{Kind, Object, Status};
+use serde_json::Value;
 
-/// What a served version of a CRD adds to its kind: printer columns, subresources, conversion.
+use crate::{Kind, Object, Schema, Status};
+
+/// What a served version of a CRD adds to its kind.
 #[derive(Clone, Debug, Default)]
-pub struct CustomVersion {}
+pub struct CustomVersion {
+    /// The list's kind.
+    pub list_kind: String,
+    /// apiVersion objects are stored as, whatever version they were sent in.
+    pub storage_api_version: String,
+    /// `subresources.scale`.
+    pub scale: Option<ScalePaths>,
+    /// `selectableFields`, without the leading dot.
+    pub selectable_fields: Vec<String>,
+    /// `additionalPrinterColumns`, as written.
+    pub columns: Vec<Value>,
+    /// Sentence of the `deprecationWarning` header, where the version is deprecated.
+    pub deprecation: Option<String>,
+}
+
+/// Where a custom resource keeps its counts.
+#[derive(Clone, Debug)]
+pub struct ScalePaths {
+    /// For example `.spec.replicas`.
+    pub spec_replicas: String,
+    /// For example `.status.replicas`.
+    pub status_replicas: String,
+    /// For example `.status.selector`.
+    pub selector: Option<String>,
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    let items = value.as_array().into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The value at a path of names, for example `.spec.replicas`.
+pub fn at_path<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .filter(|step| !step.is_empty())
+        .try_fold(object, |value, step| value.get(step))
+}
+
+/// Writes a value at a path of names, making the objects on the way.
+pub fn set_path(object: &mut Object, path: &str, value: Value) {
+    let mut place = object;
+    for step in path.split('.').filter(|step| !step.is_empty()) {
+        if !place.is_object() {
+            *place = Value::Object(serde_json::Map::new());
+        }
+        place = &mut place[step];
+    }
+    *place = value;
+}
 
 /// The kinds a CRD serves (one a served version).
 pub fn kinds(definition: &Object) -> Result<Vec<Arc<Kind>>, Status> {
-    let _ = definition;
-    Ok(Vec::new())
+    let spec = &definition["spec"];
+    let group = text(&spec["group"]);
+    let versions = spec["versions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let storage = versions
+        .iter()
+        .find(|v| v["storage"] == true)
+        .map(|v| format!("{group}/{}", text(&v["name"])))
+        .unwrap_or_default();
+    let served = versions.iter().filter(|v| v["served"] == true);
+    served
+        .map(|version| kind(spec, &group, &storage, version).map(Arc::new))
+        .collect()
+}
+
+fn kind(spec: &Value, group: &str, storage: &str, version: &Value) -> Result<Kind, Status> {
+    let names = &spec["names"];
+    let kind = text(&names["kind"]);
+    let mut singular = text(&names["singular"]);
+    if singular.is_empty() {
+        singular = kind.to_lowercase();
+    }
+    let sub = &version["subresources"];
+    let subresources = ["scale", "status"]
+        .into_iter()
+        .filter(|s| sub.get(s).is_some_and(|v| !v.is_null()))
+        .map(str::to_owned)
+        .collect();
+    let scale = sub
+        .get("scale")
+        .filter(|s| s.is_object())
+        .map(|s| ScalePaths {
+            spec_replicas: text(&s["specReplicasPath"]),
+            status_replicas: text(&s["statusReplicasPath"]),
+            selector: s["labelSelectorPath"].as_str().map(str::to_owned),
+        });
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    let deprecation = (version["deprecated"] == true).then(|| {
+        version["deprecationWarning"].as_str().map_or_else(
+            || format!("{group}/{} {kind} is deprecated", text(&version["name"])),
+            str::to_owned,
+        )
+    });
+    let custom = CustomVersion {
+        list_kind: text(&names["listKind"]),
+        storage_api_version: storage.to_owned(),
+        scale,
+        selectable_fields: fields
+            .map(|f| text(&f["jsonPath"]).trim_start_matches('.').to_owned())
+            .collect(),
+        columns: version["additionalPrinterColumns"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default(),
+        deprecation,
+    };
+    Ok(Kind {
+        group: group.to_owned(),
+        version: text(&version["name"]),
+        plural: text(&names["plural"]),
+        singular,
+        short_names: strings(&names["shortNames"]),
+        categories: strings(&names["categories"]),
+        namespaced: spec["scope"] == "Namespaced",
+        verbs: crate::kind::ALL_VERBS,
+        subresources,
+        schema: Arc::new(Schema::custom(&version["schema"]["openAPIV3Schema"])?),
+        custom: Some(Arc::new(custom)),
+        kind,
+    })
 }

@@ -8,9 +8,11 @@
 pub mod apply;
 pub mod crd;
 pub mod defaults;
+pub mod event;
 pub mod kind;
 pub mod openapi;
 pub mod patch;
+pub mod scale;
 pub mod schema;
 pub mod selector;
 pub mod status;
