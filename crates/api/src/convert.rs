@@ -225,7 +225,12 @@ pub fn config(map: &ConfigMap) -> Result<model::Config, Error> {
         .as_ref()
         .and_then(|data| data.get(CONFIG_KEY))
         .ok_or_else(|| field_error(object(), field(), "missing".to_owned()))?;
-    serde_saphyr::from_str(text).map_err(|error| field_error(object(), field(), error.to_string()))
+    let document: model::Document = serde_saphyr::from_str(text)
+        .map_err(|error| field_error(object(), field(), error.to_string()))?;
+    model::Config::read(&document).map_err(|errors| {
+        let causes: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        field_error(object(), field(), causes.join("; "))
+    })
 }
 
 fn field_error(object: String, field: String, cause: String) -> Error {
