@@ -1,0 +1,317 @@
+//! Every object, in memory and on disk.
+//!
+//! Memory answers all reads; one writer thread makes changes durable in groups and only
+//! then shows them. One counter, the resourceVersion, orders every change of the store.
+
+mod disk;
+mod writer;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+
+use bytes::Bytes;
+use objects::Object;
+use tokio::sync::{oneshot, watch};
+
+pub use writer::Placeholder;
+
+/// Bytes of past events kept for watches that resume.
+const RING_BYTES: usize = 6 << 20;
+/// Number of past events kept for watches that resume.
+const RING_EVENTS: usize = 20_000;
+/// Writes waiting for the writer thread before callers are held back.
+const QUEUE: usize = 1024;
+
+/// One stored object: its compact JSON, complete with `metadata.resourceVersion`.
+pub struct Entry {
+    /// resourceVersion.
+    pub rev: u64,
+    /// Compact JSON.
+    pub data: Bytes,
+    slim: OnceLock<Box<Object>>,
+}
+
+impl Entry {
+    fn new(rev: u64, data: Bytes) -> Self {
+        Self { rev, data, slim: OnceLock::new() }
+    }
+
+    /// The object, parsed.
+    pub fn object(&self) -> Object {
+        // What is stored was serialised here, so it parses; Null stands for a damaged file.
+        serde_json::from_slice(&self.data).unwrap_or(Object::Null)
+    }
+
+    /// The part of the object that selectors and the garbage collector look at.
+    pub fn slim(&self) -> &Object {
+        self.slim.get_or_init(|| Box::new(slim(self.object())))
+    }
+}
+
+/// Keeps metadata without annotations and managedFields, and small scalars of the rest.
+fn slim(mut object: Object) -> Object {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Object::as_object_mut) {
+        metadata.remove("managedFields");
+        metadata.remove("annotations");
+    }
+    if let Some(top) = object.as_object_mut() {
+        top.retain(|name, _| name != "data" && name != "binaryData" && name != "stringData");
+        for (name, value) in top.iter_mut() {
+            if name == "metadata" {
+                continue;
+            }
+            if let Some(fields) = value.as_object_mut() {
+                fields.retain(|name, v| {
+                    !(v.is_array() || v.is_object())
+                        || name == "podIPs"
+                        || name == "names"
+                        || name == "targetRef"
+                });
+            } else if value.is_array() {
+                *value = Object::Null;
+            }
+        }
+    }
+    object
+}
+
+/// One change, as watches see it.
+pub struct Event {
+    /// resourceVersion of the change.
+    pub rev: u64,
+    /// Key of the object.
+    pub key: Arc<str>,
+    /// What was there before.
+    pub prev: Option<Arc<Entry>>,
+    /// What is there now, or the last state where it was deleted.
+    pub entry: Arc<Entry>,
+    /// True for a deletion.
+    pub deleted: bool,
+}
+
+/// What must hold for a change to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing is stored at the key.
+    Absent,
+    /// This resourceVersion is stored at the key.
+    Rev(u64),
+}
+
+/// One change of a transaction.
+pub struct Change {
+    key: Arc<str>,
+    expect: Expect,
+    body: Placeholder,
+    delete: bool,
+}
+
+impl Change {
+    /// Stores `object` (whose resourceVersion is written at commit).
+    pub fn put(key: &str, expect: Expect, object: &mut Object) -> Self {
+        Self { key: key.into(), expect, body: Placeholder::of(object), delete: false }
+    }
+
+    /// Removes what is stored; `object` is the last state that watches see.
+    pub fn delete(key: &str, rev: u64, object: &mut Object) -> Self {
+        Self {
+            key: key.into(),
+            expect: Expect::Rev(rev),
+            body: Placeholder::of(object),
+            delete: true,
+        }
+    }
+}
+
+/// Why a transaction did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The change at this index expected something else.
+    #[error("change {0} of the transaction expected another state")]
+    Conflict(usize),
+    /// The disk refused; nothing was acknowledged.
+    #[error("{0}")]
+    Storage(String),
+    /// The disk is full; nothing was acknowledged.
+    #[error("no space left on the disk that holds {0}")]
+    Full(String),
+}
+
+struct State {
+    rev: u64,
+    map: BTreeMap<Arc<str>, Arc<Entry>>,
+    ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
+    /// Every event after this resourceVersion is in the ring.
+    floor: u64,
+    topics: HashMap<String, watch::Sender<u64>>,
+}
+
+struct Job {
+    changes: Vec<Change>,
+    reply: oneshot::Sender<Result<Vec<Arc<Entry>>, WriteError>>,
+}
+
+/// The store. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    state: Arc<RwLock<State>>,
+    jobs: mpsc::SyncSender<Job>,
+}
+
+/// A page of a listing.
+pub struct Page {
+    /// The resourceVersion it is consistent with.
+    pub rev: u64,
+    /// Keys and objects, by key.
+    pub items: Vec<(Arc<str>, Arc<Entry>)>,
+}
+
+/// The past is no longer known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// What was asked for.
+    pub asked: u64,
+    /// The oldest that could be answered.
+    pub oldest: u64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, or makes an empty one.
+    pub fn open(dir: &Path) -> Result<Self, WriteError> {
+        let disk = disk::Disk::open(&dir.join("state.redb"))?;
+        let (rev, map) = disk.load()?;
+        let state = Arc::new(RwLock::new(State {
+            rev,
+            map,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            floor: rev,
+            topics: HashMap::new(),
+        }));
+        let (jobs, queue) = mpsc::sync_channel(QUEUE);
+        let shared = state.clone();
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer::run(disk, &shared, &queue))
+            .map_err(|e| WriteError::Storage(format!("starting the writer thread: {e}")))?;
+        Ok(Self { state, jobs })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The resourceVersion of the latest change.
+    pub fn rev(&self) -> u64 {
+        self.read().rev
+    }
+
+    /// What is stored at `key`.
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.read().map.get(key).cloned()
+    }
+
+    /// What is stored below `prefix` now.
+    pub fn list(&self, prefix: &str) -> Page {
+        let state = self.read();
+        Page { rev: state.rev, items: range(&state.map, prefix) }
+    }
+
+    /// Number of objects below `prefix`.
+    pub fn count(&self, prefix: &str) -> usize {
+        let state = self.read();
+        state.map.range::<str, _>(bounds(prefix)).take_while(|(k, _)| k.starts_with(prefix)).count()
+    }
+
+    /// What was stored below `prefix` at `rev`, from the present and the events since.
+    pub fn list_at(&self, prefix: &str, rev: u64) -> Result<Page, Expired> {
+        let state = self.read();
+        if rev < state.floor {
+            return Err(Expired { asked: rev, oldest: state.floor });
+        }
+        let mut items: BTreeMap<Arc<str>, Arc<Entry>> =
+            range(&state.map, prefix).into_iter().collect();
+        for event in state.ring.iter().rev().take_while(|e| e.rev > rev) {
+            if event.key.starts_with(prefix) {
+                match &event.prev {
+                    Some(prev) => items.insert(event.key.clone(), prev.clone()),
+                    None => items.remove(&event.key),
+                };
+            }
+        }
+        Ok(Page { rev, items: items.into_iter().collect() })
+    }
+
+    /// The events after `after` below `prefix`, and the resourceVersion they reach.
+    pub fn events(&self, prefix: &str, after: u64) -> Result<(u64, Vec<Arc<Event>>), Expired> {
+        let state = self.read();
+        if after < state.floor {
+            return Err(Expired { asked: after, oldest: state.floor });
+        }
+        let start = state.ring.partition_point(|e| e.rev <= after);
+        let found = state
+            .ring
+            .range(start..)
+            .filter(|e| e.key.starts_with(prefix))
+            .cloned()
+            .collect();
+        Ok((state.rev, found))
+    }
+
+    /// A value that changes when something below the resource `topic` (`group/plural`) changes;
+    /// the empty topic changes with everything.
+    pub fn subscribe(&self, topic: &str) -> watch::Receiver<u64> {
+        if let Some(sender) = self.read().topics.get(topic) {
+            return sender.subscribe();
+        }
+        let mut state = write_lock(&self.state);
+        let rev = state.rev;
+        state.topics.entry(topic.to_owned()).or_insert_with(|| watch::channel(rev).0).subscribe()
+    }
+
+    /// Makes all `changes` durable together, or none. Returns what was stored, in order.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Arc<Entry>>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let mut job = Job { changes, reply };
+        loop {
+            match self.jobs.try_send(job) {
+                Ok(()) => break,
+                Err(mpsc::TrySendError::Full(back)) => {
+                    job = back;
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                Err(mpsc::TrySendError::Disconnected(_)) => return Err(stopped()),
+            }
+        }
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> WriteError {
+    WriteError::Storage("the store has stopped".into())
+}
+
+fn write_lock(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
+    state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn bounds(prefix: &str) -> (std::ops::Bound<&str>, std::ops::Bound<&str>) {
+    (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded)
+}
+
+fn range(map: &BTreeMap<Arc<str>, Arc<Entry>>, prefix: &str) -> Vec<(Arc<str>, Arc<Entry>)> {
+    map.range::<str, _>(bounds(prefix))
+        .take_while(|(key, _)| key.starts_with(prefix))
+        .map(|(key, entry)| (key.clone(), entry.clone()))
+        .collect()
+}
+
+/// `group/plural` of a key.
+pub fn topic(key: &str) -> &str {
+    key.match_indices('/').nth(1).map_or(key, |(at, _)| &key[..at])
+}
+
+#[cfg(test)]
+mod tests;
