@@ -5,7 +5,12 @@ use serde_json::json;
 
 /// A Status with neither details nor surprise.
 pub fn status(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-    Status { code, reason, message: message.into(), details: Object::Null }
+    Status {
+        code,
+        reason,
+        message: message.into(),
+        details: Object::Null,
+    }
 }
 
 /// 400.
@@ -15,7 +20,11 @@ pub fn bad_request(message: impl Into<String>) -> Status {
 
 /// `pods` or `deployments.apps`.
 pub fn qualified(group: &str, resource: &str) -> String {
-    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
 }
 
 fn details(group: &str, resource: &str, name: &str) -> Object {
@@ -124,8 +133,10 @@ pub fn internal(message: impl std::fmt::Display) -> Status {
 
 /// 422 of a kind (`Pod`, `Deployment.apps`).
 pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Status {
-    let sentences: Vec<String> =
-        causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    let sentences: Vec<String> = causes
+        .iter()
+        .map(|c| format!("{}: {}", c.field, c.message))
+        .collect();
     let all = match sentences.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
@@ -146,7 +157,11 @@ pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Status 
 
 /// A cause of a 422.
 pub fn cause(reason: &str, field: &str, message: impl Into<String>) -> Cause {
-    Cause { reason: reason.into(), field: field.into(), message: message.into() }
+    Cause {
+        reason: reason.into(),
+        field: field.into(),
+        message: message.into(),
+    }
 }
 
 /// The `metav1.Status` that travels.

@@ -38,14 +38,19 @@ impl Query {
         let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pair in text.split('&').filter(|p| !p.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            map.entry(unescape(key, true)).or_default().push(unescape(value, true));
+            map.entry(unescape(key, true))
+                .or_default()
+                .push(unescape(value, true));
         }
         Self(map)
     }
 
     /// The first value of `key`, or empty.
     pub fn get(&self, key: &str) -> &str {
-        self.0.get(key).and_then(|v| v.first()).map_or("", String::as_str)
+        self.0
+            .get(key)
+            .and_then(|v| v.first())
+            .map_or("", String::as_str)
     }
 
     /// Every value of `key`.
@@ -55,7 +60,10 @@ impl Query {
 
     /// True where `key` is given and is not `false` or `0`.
     pub fn flag(&self, key: &str) -> bool {
-        self.0.get(key).and_then(|v| v.first()).is_some_and(|v| v != "false" && v != "0")
+        self.0
+            .get(key)
+            .and_then(|v| v.first())
+            .is_some_and(|v| v != "false" && v != "0")
     }
 
     /// True where `key` is given.
@@ -98,8 +106,11 @@ pub fn parse(method: &str, path: &str, query: &Query) -> Info {
         path: path.to_owned(),
         ..Info::default()
     };
-    let parts: Vec<String> =
-        path.trim_matches('/').split('/').map(|p| unescape(p, false)).collect();
+    let parts: Vec<String> = path
+        .trim_matches('/')
+        .split('/')
+        .map(|p| unescape(p, false))
+        .collect();
     let mut parts: &[String] = &parts;
     match parts.first().map(String::as_str) {
         Some("api") if parts.len() >= 3 => {
@@ -121,7 +132,9 @@ pub fn parse(method: &str, path: &str, query: &Query) -> Info {
     }
     if parts.len() > 1 && parts[0] == "namespaces" {
         info.namespace = parts[1].clone();
-        let own = parts.get(2).is_none_or(|s| OF_NAMESPACES.contains(&s.as_str()));
+        let own = parts
+            .get(2)
+            .is_none_or(|s| OF_NAMESPACES.contains(&s.as_str()));
         if !own {
             parts = &parts[2..];
         }
@@ -164,16 +177,28 @@ mod tests {
     #[test]
     fn paths_are_read_as_kubernetes_reads_them() {
         let i = info("GET", "/api/v1/namespaces/a/pods/b/log", "");
-        assert_eq!((i.verb.as_str(), i.resource.as_str(), i.name.as_str()), ("get", "pods", "b"));
+        assert_eq!(
+            (i.verb.as_str(), i.resource.as_str(), i.name.as_str()),
+            ("get", "pods", "b")
+        );
         assert_eq!((i.namespace.as_str(), i.subresource.as_str()), ("a", "log"));
         let i = info("GET", "/apis/apps/v1/deployments", "watch=true");
         assert_eq!((i.verb.as_str(), i.group.as_str()), ("watch", "apps"));
         let i = info("DELETE", "/api/v1/namespaces/a", "");
-        assert_eq!((i.verb.as_str(), i.resource.as_str(), i.name.as_str()), ("delete", "namespaces", "a"));
+        assert_eq!(
+            (i.verb.as_str(), i.resource.as_str(), i.name.as_str()),
+            ("delete", "namespaces", "a")
+        );
         let i = info("PUT", "/api/v1/namespaces/a/finalize", "");
-        assert_eq!((i.resource.as_str(), i.subresource.as_str()), ("namespaces", "finalize"));
+        assert_eq!(
+            (i.resource.as_str(), i.subresource.as_str()),
+            ("namespaces", "finalize")
+        );
         let i = info("GET", "/api/v1/namespaces", "");
-        assert_eq!((i.verb.as_str(), i.resource.as_str()), ("list", "namespaces"));
+        assert_eq!(
+            (i.verb.as_str(), i.resource.as_str()),
+            ("list", "namespaces")
+        );
         let i = info("GET", "/api/v1/nodes/n/proxy/stats/summary", "");
         assert_eq!(i.rest, "stats/summary");
         let i = info("DELETE", "/api/v1/namespaces/a/pods", "");

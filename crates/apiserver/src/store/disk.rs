@@ -29,7 +29,10 @@ pub(super) type Contents = (u64, BTreeMap<Arc<str>, Arc<Entry>>);
 
 impl Disk {
     pub(super) fn open(path: &Path) -> Result<Self, WriteError> {
-        let mut disk = Self { path: path.to_owned(), database: None };
+        let mut disk = Self {
+            path: path.to_owned(),
+            database: None,
+        };
         disk.reopen()?;
         Ok(disk)
     }
@@ -57,7 +60,9 @@ impl Disk {
 
     fn read(&self) -> Result<Contents, redb::Error> {
         let mut map = BTreeMap::new();
-        let Some(database) = &self.database else { return Ok((1, map)) };
+        let Some(database) = &self.database else {
+            return Ok((1, map));
+        };
         let txn = database.begin_read()?;
         let table = match txn.open_table(OBJECTS) {
             Ok(table) => table,
@@ -88,7 +93,9 @@ impl Disk {
     }
 
     fn transact(&self, rev: u64, rows: &[Row]) -> Result<(), redb::Error> {
-        let Some(database) = &self.database else { return Err(redb::Error::PreviousIo) };
+        let Some(database) = &self.database else {
+            return Err(redb::Error::PreviousIo);
+        };
         let txn = database.begin_write()?;
         {
             let mut table = txn.open_table(OBJECTS)?;

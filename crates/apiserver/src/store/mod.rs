@@ -34,7 +34,11 @@ pub struct Entry {
 
 impl Entry {
     fn new(rev: u64, data: Bytes) -> Self {
-        Self { rev, data, slim: OnceLock::new() }
+        Self {
+            rev,
+            data,
+            slim: OnceLock::new(),
+        }
     }
 
     /// The object, parsed.
@@ -108,9 +112,19 @@ pub struct Change {
 }
 
 impl Change {
+    /// True for a change at `key`.
+    pub fn is_for(&self, key: &str) -> bool {
+        self.key.as_ref() == key
+    }
+
     /// Stores `object` (whose resourceVersion is written at commit).
     pub fn put(key: &str, expect: Expect, object: &mut Object) -> Self {
-        Self { key: key.into(), expect, body: Placeholder::of(object), delete: false }
+        Self {
+            key: key.into(),
+            expect,
+            body: Placeholder::of(object),
+            delete: false,
+        }
     }
 
     /// Removes what is stored; `object` is the last state that watches see.
@@ -200,7 +214,9 @@ impl Store {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The resourceVersion of the latest change.
@@ -216,20 +232,30 @@ impl Store {
     /// What is stored below `prefix` now.
     pub fn list(&self, prefix: &str) -> Page {
         let state = self.read();
-        Page { rev: state.rev, items: range(&state.map, prefix) }
+        Page {
+            rev: state.rev,
+            items: range(&state.map, prefix),
+        }
     }
 
     /// Number of objects below `prefix`.
     pub fn count(&self, prefix: &str) -> usize {
         let state = self.read();
-        state.map.range::<str, _>(bounds(prefix)).take_while(|(k, _)| k.starts_with(prefix)).count()
+        state
+            .map
+            .range::<str, _>(bounds(prefix))
+            .take_while(|(k, _)| k.starts_with(prefix))
+            .count()
     }
 
     /// What was stored below `prefix` at `rev`, from the present and the events since.
     pub fn list_at(&self, prefix: &str, rev: u64) -> Result<Page, Expired> {
         let state = self.read();
         if rev < state.floor {
-            return Err(Expired { asked: rev, oldest: state.floor });
+            return Err(Expired {
+                asked: rev,
+                oldest: state.floor,
+            });
         }
         let mut items: BTreeMap<Arc<str>, Arc<Entry>> =
             range(&state.map, prefix).into_iter().collect();
@@ -241,14 +267,20 @@ impl Store {
                 };
             }
         }
-        Ok(Page { rev, items: items.into_iter().collect() })
+        Ok(Page {
+            rev,
+            items: items.into_iter().collect(),
+        })
     }
 
     /// The events after `after` below `prefix`, and the resourceVersion they reach.
     pub fn events(&self, prefix: &str, after: u64) -> Result<(u64, Vec<Arc<Event>>), Expired> {
         let state = self.read();
         if after < state.floor {
-            return Err(Expired { asked: after, oldest: state.floor });
+            return Err(Expired {
+                asked: after,
+                oldest: state.floor,
+            });
         }
         let start = state.ring.partition_point(|e| e.rev <= after);
         let found = state
@@ -268,7 +300,11 @@ impl Store {
         }
         let mut state = write_lock(&self.state);
         let rev = state.rev;
-        state.topics.entry(topic.to_owned()).or_insert_with(|| watch::channel(rev).0).subscribe()
+        state
+            .topics
+            .entry(topic.to_owned())
+            .or_insert_with(|| watch::channel(rev).0)
+            .subscribe()
     }
 
     /// Makes all `changes` durable together, or none. Returns what was stored, in order.
@@ -294,11 +330,16 @@ fn stopped() -> WriteError {
 }
 
 fn write_lock(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
-    state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    state
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn bounds(prefix: &str) -> (std::ops::Bound<&str>, std::ops::Bound<&str>) {
-    (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded)
+    (
+        std::ops::Bound::Included(prefix),
+        std::ops::Bound::Unbounded,
+    )
 }
 
 fn range(map: &BTreeMap<Arc<str>, Arc<Entry>>, prefix: &str) -> Vec<(Arc<str>, Arc<Entry>)> {
@@ -310,7 +351,9 @@ fn range(map: &BTreeMap<Arc<str>, Arc<Entry>>, prefix: &str) -> Vec<(Arc<str>, A
 
 /// `group/plural` of a key.
 pub fn topic(key: &str) -> &str {
-    key.match_indices('/').nth(1).map_or(key, |(at, _)| &key[..at])
+    key.match_indices('/')
+        .nth(1)
+        .map_or(key, |(at, _)| &key[..at])
 }
 
 #[cfg(test)]

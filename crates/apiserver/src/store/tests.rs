@@ -10,7 +10,11 @@ async fn a_store_opened_again_has_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let done = store
-        .commit(vec![Change::put("/pods/a/b", Expect::Absent, &mut pod("b"))])
+        .commit(vec![Change::put(
+            "/pods/a/b",
+            Expect::Absent,
+            &mut pod("b"),
+        )])
         .await
         .unwrap();
     assert_eq!(done[0].object()["metadata"]["resourceVersion"], "2");
@@ -23,14 +27,24 @@ async fn a_store_opened_again_has_what_was_acknowledged() {
         }
     };
     assert_eq!(store.rev(), 2);
-    assert_eq!(store.get("/pods/a/b").unwrap().object()["metadata"]["name"], "b");
+    assert_eq!(
+        store.get("/pods/a/b").unwrap().object()["metadata"]["name"],
+        "b"
+    );
 }
 
 #[tokio::test]
 async fn a_transaction_happens_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    store.commit(vec![Change::put("/pods/a/b", Expect::Absent, &mut pod("b"))]).await.unwrap();
+    store
+        .commit(vec![Change::put(
+            "/pods/a/b",
+            Expect::Absent,
+            &mut pod("b"),
+        )])
+        .await
+        .unwrap();
     let refused = store
         .commit(vec![
             Change::put("/pods/a/c", Expect::Absent, &mut pod("c")),
@@ -45,12 +59,34 @@ async fn a_transaction_happens_whole_or_not_at_all() {
 async fn the_past_is_listed_from_the_events_since() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    store.commit(vec![Change::put("/pods/a/b", Expect::Absent, &mut pod("b"))]).await.unwrap();
+    store
+        .commit(vec![Change::put(
+            "/pods/a/b",
+            Expect::Absent,
+            &mut pod("b"),
+        )])
+        .await
+        .unwrap();
     let then = store.rev();
-    store.commit(vec![Change::put("/pods/a/c", Expect::Absent, &mut pod("c"))]).await.unwrap();
+    store
+        .commit(vec![Change::put(
+            "/pods/a/c",
+            Expect::Absent,
+            &mut pod("c"),
+        )])
+        .await
+        .unwrap();
     let rev = store.get("/pods/a/b").unwrap().rev;
-    store.commit(vec![Change::delete("/pods/a/b", rev, &mut pod("b"))]).await.unwrap();
-    let names = |page: Page| page.items.iter().map(|(k, _)| k.to_string()).collect::<Vec<_>>();
+    store
+        .commit(vec![Change::delete("/pods/a/b", rev, &mut pod("b"))])
+        .await
+        .unwrap();
+    let names = |page: Page| {
+        page.items
+            .iter()
+            .map(|(k, _)| k.to_string())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(names(store.list("/pods/")), ["/pods/a/c"]);
     assert_eq!(names(store.list_at("/pods/", then).unwrap()), ["/pods/a/b"]);
     assert_eq!(store.list_at("/pods/", 0).err().unwrap().oldest, 1);

@@ -1,7 +1,7 @@
 //! The one writer: takes what waits, makes it durable with one sync, then shows it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock, mpsc};
+use std::sync::{Arc, LazyLock, RwLock, mpsc};
 
 use bytes::Bytes;
 use objects::Object;
@@ -14,9 +14,9 @@ use super::{
 
 /// Writes made durable together at most.
 const GROUP: usize = 512;
-/// Stands in for the resourceVersion while an object is serialised. Control characters are
-/// refused in names and the text is escaped in JSON, so it is found once, where it was put.
-const MARK: &str = "\u{1}resourceVersion\u{2}";
+/// Stands in for the resourceVersion while an object is serialised. It is random, so no
+/// object from outside can hold it.
+static MARK: LazyLock<String> = LazyLock::new(|| format!("rv-{:032x}", rand::random::<u128>()));
 
 /// An object serialised up to its resourceVersion.
 pub struct Placeholder {
@@ -27,11 +27,9 @@ pub struct Placeholder {
 impl Placeholder {
     /// Serialises `object`, whose resourceVersion is overwritten.
     pub fn of(object: &mut Object) -> Self {
-        object["metadata"]["resourceVersion"] = MARK.into();
+        object["metadata"]["resourceVersion"] = MARK.as_str().into();
         let text = object.to_string();
-        let mark = format!("\"resourceVersion\":{}", Object::from(MARK));
-        // `metadata` comes after `data` or `kind` but its mark is the last one an honest
-        // object holds; a forged one elsewhere only spoils the forger's own object.
+        let mark = format!("\"resourceVersion\":\"{}\"", *MARK);
         let at = text.find(&mark).unwrap_or(text.len());
         let from = (at + mark.len()).min(text.len());
         Self {
@@ -79,7 +77,9 @@ fn group(disk: &mut Disk, state: &RwLock<State>, jobs: Vec<Job>) {
     }
     let mut batch = Batch::default();
     {
-        let state = state.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         batch.rev = state.rev;
         for job in &jobs {
             let outcome = batch.take(&state, &job.changes);
@@ -158,7 +158,10 @@ impl Batch {
     }
 
     fn rows(&self) -> Vec<Row> {
-        self.overlay.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.overlay
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     }
 }
 
@@ -184,7 +187,9 @@ fn publish(state: &RwLock<State>, rev: u64, events: Vec<Arc<Event>>) {
         state.ring.push_back(event);
     }
     while state.ring.len() > RING_EVENTS || state.ring_bytes > RING_BYTES {
-        let Some(old) = state.ring.pop_front() else { break };
+        let Some(old) = state.ring.pop_front() else {
+            break;
+        };
         state.ring_bytes -= old.entry.data.len();
         state.floor = old.rev;
     }
@@ -202,7 +207,9 @@ fn recover(disk: &mut Disk, state: &RwLock<State>) -> Result<(), WriteError> {
     let (rev, map) = disk.load()?;
     let mut events = Vec::new();
     {
-        let state = state.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if rev <= state.rev {
             return Ok(());
         }
@@ -229,5 +236,11 @@ fn event(
     entry: Arc<Entry>,
     deleted: bool,
 ) -> Arc<Event> {
-    Arc::new(Event { rev, key: key.clone(), prev, entry, deleted })
+    Arc::new(Event {
+        rev,
+        key: key.clone(),
+        prev,
+        entry,
+        deleted,
+    })
 }
