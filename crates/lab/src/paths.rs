@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+/// Where clusters keep what must survive the machine's restart.
+pub const STATE: &str = "/var/lib/flatnet/clusters";
+/// Where clusters keep sockets and locks.
+pub const RUN: &str = "/run/flatnet/clusters";
+
 /// The folders of one cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterPaths {
@@ -18,14 +23,24 @@ impl ClusterPaths {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            state: PathBuf::from("/var/lib/flatnet/clusters").join(name),
-            run: PathBuf::from("/run/flatnet/clusters").join(name),
+            state: PathBuf::from(STATE).join(name),
+            run: PathBuf::from(RUN).join(name),
         }
     }
 
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.state.join("kubeconfig")
+    }
+
+    /// The controllers' kubeconfig.
+    pub fn controllers_kubeconfig(&self) -> PathBuf {
+        self.state.join("controllers.kubeconfig")
+    }
+
+    /// The certificate authority and the API server's own certificate.
+    pub fn pki(&self) -> PathBuf {
+        self.state.join("pki")
     }
 
     /// The API server's data folder.
@@ -54,6 +69,11 @@ impl ClusterPaths {
     /// The cluster's folder below the cgroup v2 mount.
     pub fn cgroup(&self) -> PathBuf {
         PathBuf::from("flatnet").join(&self.name)
+    }
+
+    /// A node's folder below the cgroup v2 mount.
+    pub fn node_cgroup(&self, node: &str) -> PathBuf {
+        self.cgroup().join("nodes").join(node)
     }
 }
 

@@ -1,0 +1,510 @@
+//! What a cluster is to be: checked, remembered, and compared with what is asked next time.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ipnet::IpNet;
+use model::config::{Config, FabricConfig, FabricMode, PodMode};
+use serde::{Deserialize, Serialize};
+
+use super::address;
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Its name, `node1` and so on.
+    pub name: String,
+    /// Its number, which decides its address.
+    pub number: u16,
+}
+
+/// A cluster as it was asked for; kept in the state folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// `--name`.
+    pub name: String,
+    /// Between nodes.
+    pub fabric: FabricConfig,
+    /// On the node.
+    pub pod_mode: PodMode,
+    /// Pod ranges, at most one a family, primary first.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Service ranges, the same families in the same order.
+    pub service_cidrs: Vec<IpNet>,
+    /// How many underlay segments the nodes are dealt out to.
+    pub segments: u8,
+    /// Port of the API server on 127.0.0.1.
+    pub api_port: u16,
+    /// Nodes.
+    pub nodes: Vec<NodeSpec>,
+}
+
+/// What a command line asks for; what it leaves open stays as it is, or at its default.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// `--nodes`.
+    pub nodes: Option<u16>,
+    /// `--fabric`.
+    pub fabric: Option<FabricMode>,
+    /// `--mtu`.
+    pub mtu: Option<u32>,
+    /// `--pod-mode`.
+    pub pod_mode: Option<PodMode>,
+    /// `--dual-stack`.
+    pub dual_stack: bool,
+    /// `--cluster-cidr`.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// `--service-cidr`.
+    pub service_cidrs: Vec<IpNet>,
+    /// `--subnets`.
+    pub segments: Option<u8>,
+    /// `--api-port`.
+    pub api_port: Option<u16>,
+}
+
+/// What is wrong with a request: flag, cause, next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecError {
+    /// The flag.
+    pub flag: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.flag, self.message)
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+fn wrong<T>(flag: &'static str, message: impl Into<String>) -> Result<T, SpecError> {
+    Err(SpecError {
+        flag,
+        message: message.into(),
+    })
+}
+
+const CLUSTER_V4: &str = "10.244.0.0/16";
+const CLUSTER_V6: &str = "fd00:10:244::/56";
+const SERVICE_V4: &str = "10.96.0.0/12";
+const SERVICE_V6: &str = "fd00:10:96::/112";
+const DEFAULT_NODES: u16 = 3;
+
+fn ranges(given: &[IpNet], dual_stack: bool, v4: &str, v6: &str) -> Vec<IpNet> {
+    let mut all = given.to_vec();
+    if all.is_empty() {
+        all.extend(v4.parse::<IpNet>());
+    }
+    let has_v6 = all.iter().any(|net| matches!(net, IpNet::V6(_)));
+    let has_v4 = all.iter().any(|net| matches!(net, IpNet::V4(_)));
+    if dual_stack && !has_v6 {
+        all.extend(v6.parse::<IpNet>());
+    }
+    if dual_stack && !has_v4 {
+        all.extend(v4.parse::<IpNet>());
+    }
+    all
+}
+
+impl Request {
+    /// A new cluster; `free_port` is taken where no port was asked for.
+    pub fn create(&self, name: &str, free_port: u16) -> Result<ClusterSpec, SpecError> {
+        let cluster_cidrs = ranges(&self.cluster_cidrs, self.dual_stack, CLUSTER_V4, CLUSTER_V6);
+        // Services follow the pods' families where nothing else was said.
+        let pods_v4 = cluster_cidrs.iter().any(|net| matches!(net, IpNet::V4(_)));
+        let pods_v6 = cluster_cidrs.iter().any(|net| matches!(net, IpNet::V6(_)));
+        let service_cidrs = if self.service_cidrs.is_empty() && !pods_v4 {
+            ranges(&[], false, SERVICE_V6, SERVICE_V6)
+        } else {
+            ranges(&self.service_cidrs, pods_v4 && pods_v6, SERVICE_V4, SERVICE_V6)
+        };
+        let spec = ClusterSpec {
+            name: name.to_owned(),
+            fabric: FabricConfig {
+                mode: self.fabric.unwrap_or_default(),
+                mtu: self.mtu,
+                ..FabricConfig::default()
+            },
+            pod_mode: self.pod_mode.unwrap_or_default(),
+            cluster_cidrs,
+            service_cidrs,
+            segments: self.segments.unwrap_or(1),
+            api_port: self.api_port.unwrap_or(free_port),
+            nodes: (1..=self.nodes.unwrap_or(DEFAULT_NODES))
+                .map(node_called)
+                .collect(),
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// The cluster that is there, with what was asked for changed; what cannot be changed
+    /// on a live cluster is refused by name.
+    pub fn change(&self, old: &ClusterSpec) -> Result<ClusterSpec, SpecError> {
+        let mut spec = old.clone();
+        if let Some(mode) = self.fabric {
+            spec.fabric.mode = mode;
+        }
+        if self.mtu.is_some() {
+            spec.fabric.mtu = self.mtu;
+        }
+        self.refuse_fixed(old)?;
+        if let Some(nodes) = self.nodes {
+            let have = u16::try_from(spec.nodes.len()).unwrap_or(u16::MAX);
+            if nodes < have {
+                let last = spec.nodes.last().map_or("", |node| node.name.as_str());
+                return wrong(
+                    "--nodes",
+                    format!("the cluster has {have} nodes; nodes leave one by one: flatnet node remove {last}"),
+                );
+            }
+            for _ in have..nodes {
+                spec.add_node(None)?;
+            }
+        }
+        spec.check()?;
+        Ok(spec)
+    }
+
+    fn refuse_fixed(&self, old: &ClusterSpec) -> Result<(), SpecError> {
+        let fixed = |flag, is: String, asked: String| {
+            wrong(
+                flag,
+                format!(
+                    "cluster {} has {is} and a live cluster cannot change it to {asked}; \
+                     `flatnet down --name {}` first, or another --name",
+                    old.name, old.name
+                ),
+            )
+        };
+        if !self.cluster_cidrs.is_empty() && !self.cluster_cidrs.iter().all(|net| old.cluster_cidrs.contains(net)) {
+            return fixed("--cluster-cidr", list(&old.cluster_cidrs), list(&self.cluster_cidrs));
+        }
+        if !self.service_cidrs.is_empty() && !self.service_cidrs.iter().all(|net| old.service_cidrs.contains(net)) {
+            return fixed("--service-cidr", list(&old.service_cidrs), list(&self.service_cidrs));
+        }
+        if self.dual_stack && !(old.has_v4() && old.has_v6()) {
+            return fixed("--dual-stack", "one address family".into(), "two".into());
+        }
+        if let Some(mode) = self.pod_mode.filter(|mode| *mode != old.pod_mode) {
+            return fixed("--pod-mode", shown(&old.pod_mode), shown(&mode));
+        }
+        if let Some(segments) = self.segments.filter(|segments| *segments != old.segments) {
+            return fixed("--subnets", old.segments.to_string(), segments.to_string());
+        }
+        if let Some(port) = self.api_port.filter(|port| *port != old.api_port) {
+            return fixed("--api-port", old.api_port.to_string(), port.to_string());
+        }
+        Ok(())
+    }
+}
+
+fn list(nets: &[IpNet]) -> String {
+    let all: Vec<String> = nets.iter().map(ToString::to_string).collect();
+    all.join(",")
+}
+
+/// A mode in the word users write it with.
+pub fn shown<T: Serialize>(mode: &T) -> String {
+    match serde_json::to_value(mode) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+fn node_called(number: u16) -> NodeSpec {
+    NodeSpec {
+        name: format!("node{number}"),
+        number,
+    }
+}
+
+impl ClusterSpec {
+    /// True where pods have IPv4 addresses.
+    pub fn has_v4(&self) -> bool {
+        self.cluster_cidrs.iter().any(|net| matches!(net, IpNet::V4(_)))
+    }
+
+    /// True where pods have IPv6 addresses.
+    pub fn has_v6(&self) -> bool {
+        self.cluster_cidrs.iter().any(|net| matches!(net, IpNet::V6(_)))
+    }
+
+    /// The node called `name`.
+    pub fn node(&self, name: &str) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Adds a node with the lowest free number; its name is `nodeN` where none is given.
+    pub fn add_node(&mut self, name: Option<&str>) -> Result<NodeSpec, SpecError> {
+        let taken: BTreeSet<u16> = self.nodes.iter().map(|node| node.number).collect();
+        let number = (1..=address::MOST_NODES).find(|n| !taken.contains(n));
+        let Some(number) = number else {
+            return wrong("--nodes", format!("{} nodes are the most one machine takes", address::MOST_NODES));
+        };
+        let name = name.map_or_else(|| format!("node{number}"), ToOwned::to_owned);
+        if self.node(&name).is_some() {
+            return wrong("NAME", format!("there is a node called {name} already"));
+        }
+        let node = NodeSpec { name, number };
+        self.nodes.push(node.clone());
+        self.nodes.sort_by_key(|node| node.number);
+        self.check()?;
+        Ok(node)
+    }
+
+    /// The network configuration that agents and controllers follow.
+    pub fn config(&self) -> Config {
+        Config {
+            api_version: "flatnet.io/v1alpha1".into(),
+            kind: "NetworkConfig".into(),
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            service_cidrs: self.service_cidrs.clone(),
+            cluster_dns: self.service_cidrs.iter().map(|net| address::nth(*net, 10)).collect(),
+            cluster_domain: "cluster.local".into(),
+            fabric: self.fabric.clone(),
+            pod_mode: self.pod_mode,
+        }
+    }
+
+    /// Everything that can be wrong, before anything is made.
+    pub fn check(&self) -> Result<(), SpecError> {
+        check_name("--name", &self.name, 20)?;
+        for node in &self.nodes {
+            check_name("NAME", &node.name, 20)?;
+            if node.name == "underlay" || node.name == "client" {
+                return wrong("NAME", format!("{} is the name of one of the cluster's own namespaces", node.name));
+            }
+        }
+        let count = u16::try_from(self.nodes.len()).unwrap_or(u16::MAX);
+        if count == 0 || count > address::MOST_NODES {
+            return wrong("--nodes", format!("{count} is not between 1 and {}", address::MOST_NODES));
+        }
+        if self.segments == 0 || self.segments > address::MOST_SEGMENTS {
+            return wrong("--subnets", format!("{} is not between 1 and {}", self.segments, address::MOST_SEGMENTS));
+        }
+        if self.segments > 1 && self.fabric.mode == FabricMode::HostGw {
+            return wrong(
+                "--fabric",
+                format!(
+                    "host-gw needs every node on one subnet and this cluster has {}; \
+                     use cross-subnet (direct inside a subnet, VXLAN across) or vxlan",
+                    self.segments
+                ),
+            );
+        }
+        if let Some(mtu) = self.fabric.mtu {
+            let least = if self.has_v6() { 1280 } else { 576 };
+            if !(least..=1500).contains(&mtu) {
+                return wrong("--mtu", format!("{mtu} is not between {least} and the underlay's 1500"));
+            }
+        }
+        self.check_ranges()
+    }
+
+    fn check_ranges(&self) -> Result<(), SpecError> {
+        one_a_family("--cluster-cidr", &self.cluster_cidrs)?;
+        one_a_family("--service-cidr", &self.service_cidrs)?;
+        let families = |nets: &[IpNet]| nets.iter().map(|net| matches!(net, IpNet::V6(_))).collect::<Vec<_>>();
+        if families(&self.cluster_cidrs) != families(&self.service_cidrs) {
+            return wrong(
+                "--service-cidr",
+                format!(
+                    "{} is not of the same families, in the same order, as the pods' {}; give one range for each",
+                    list(&self.service_cidrs),
+                    list(&self.cluster_cidrs)
+                ),
+            );
+        }
+        for net in &self.cluster_cidrs {
+            self.check_room(*net)?;
+        }
+        for net in &self.service_cidrs {
+            if net.max_prefix_len() - net.prefix_len() < 4 {
+                return wrong("--service-cidr", format!("{net} is too small: 16 addresses are the least, a /{}", net.max_prefix_len() - 4));
+            }
+        }
+        self.check_overlaps()
+    }
+
+    /// Each node takes a /24 (or /64) of the pod range.
+    fn check_room(&self, net: IpNet) -> Result<(), SpecError> {
+        let per_node = if matches!(net, IpNet::V6(_)) { 64 } else { 24 };
+        let nodes = self.nodes.len();
+        let needed_bits = usize::BITS - nodes.saturating_sub(1).leading_zeros();
+        let widest = per_node - u8::try_from(needed_bits).unwrap_or(per_node);
+        if net.prefix_len() > widest {
+            return wrong(
+                "--cluster-cidr",
+                format!("{net} is too small for {nodes} nodes, which take a /{per_node} each; a /{widest} or wider holds them"),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_overlaps(&self) -> Result<(), SpecError> {
+        let mut taken: Vec<(String, IpNet)> = Vec::new();
+        for segment in 0..self.segments {
+            taken.push(("the nodes' segment".into(), IpNet::V4(address::segment_v4(segment))));
+            taken.push(("the nodes' segment".into(), IpNet::V6(address::segment_v6(segment))));
+        }
+        taken.push(("the client's network".into(), address::client(false).0.trunc()));
+        taken.push(("the client's network".into(), address::client(true).0.trunc()));
+        for (what, net) in [
+            ("loopback", "127.0.0.0/8"),
+            ("link-local addresses", "169.254.0.0/16"),
+            ("multicast", "224.0.0.0/4"),
+            ("link-local addresses", "fe80::/10"),
+            ("multicast", "ff00::/8"),
+        ] {
+            taken.extend(net.parse().map(|net| (what.to_owned(), net)));
+        }
+        let mine = |flag: &'static str, nets: &[IpNet]| nets.iter().map(|net| (flag, *net)).collect::<Vec<_>>();
+        for (flag, net) in mine("--cluster-cidr", &self.cluster_cidrs).into_iter().chain(mine("--service-cidr", &self.service_cidrs)) {
+            if let Some((what, other)) = taken.iter().find(|(_, other)| overlap(net, *other)) {
+                return wrong(flag, format!("{net} overlaps {what} {other}; choose a range outside it"));
+            }
+            let what = if flag == "--cluster-cidr" { "the pods' range" } else { "the services' range" };
+            taken.push((what.into(), net));
+        }
+        Ok(())
+    }
+}
+
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+fn one_a_family(flag: &'static str, nets: &[IpNet]) -> Result<(), SpecError> {
+    for (i, net) in nets.iter().enumerate() {
+        if net.trunc() != *net {
+            return wrong(flag, format!("{net} has host bits set; {} was meant?", net.trunc()));
+        }
+        let twin = nets[..i].iter().find(|other| matches!(other, IpNet::V4(_)) == matches!(net, IpNet::V4(_)));
+        if let Some(twin) = twin {
+            return wrong(flag, format!("{twin} and {net} are of one family; give at most one range a family"));
+        }
+    }
+    if nets.is_empty() {
+        return wrong(flag, "give at least one range");
+    }
+    Ok(())
+}
+
+/// Names become folders, namespaces and labels: an RFC 1123 label, and short.
+pub fn check_name(flag: &'static str, name: &str, most: usize) -> Result<(), SpecError> {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let good = !name.is_empty()
+        && name.len() <= most
+        && name.chars().all(inside)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if good {
+        return Ok(());
+    }
+    wrong(
+        flag,
+        format!("{name:?} is not a name: at most {most} characters a-z, 0-9 and '-', beginning and ending with a letter or digit"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(all: &[&str]) -> Vec<IpNet> {
+        all.iter().map(|net| net.parse().unwrap()).collect()
+    }
+
+    fn made(request: &Request) -> Result<ClusterSpec, SpecError> {
+        request.create("t", 6443)
+    }
+
+    fn refused(request: &Request) -> String {
+        made(request).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_asked_gives_the_documents_cluster() {
+        let spec = made(&Request::default()).unwrap();
+        let names: Vec<&str> = spec.nodes.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["node1", "node2", "node3"]);
+        assert_eq!(list(&spec.cluster_cidrs), "10.244.0.0/16");
+        assert_eq!(list(&spec.service_cidrs), "10.96.0.0/12");
+        assert_eq!(spec.config().cluster_dns[0].to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn dual_stack_has_both_families() {
+        let spec = made(&Request { dual_stack: true, ..Request::default() }).unwrap();
+        assert_eq!(list(&spec.cluster_cidrs), "10.244.0.0/16,fd00:10:244::/56");
+        assert_eq!(list(&spec.service_cidrs), "10.96.0.0/12,fd00:10:96::/112");
+        assert_eq!(spec.config().cluster_dns[1].to_string(), "fd00:10:96::a");
+    }
+
+    #[test]
+    fn pods_with_ipv6_alone_get_services_with_ipv6_alone() {
+        let spec = made(&Request { cluster_cidrs: nets(&["fd00:99::/56"]), ..Request::default() }).unwrap();
+        assert_eq!(list(&spec.service_cidrs), "fd00:10:96::/112");
+    }
+
+    #[test]
+    fn bad_ranges_are_refused_with_what_where_and_what_to_do() {
+        let cluster = |net: &[&str]| Request { cluster_cidrs: nets(net), ..Request::default() };
+        let service = |net: &[&str]| Request { service_cidrs: nets(net), ..Request::default() };
+        for (request, says) in [
+            (cluster(&["10.0.0.0/16"]), "--cluster-cidr: 10.0.0.0/16 overlaps the nodes' segment 10.0.1.0/24"),
+            (cluster(&["203.0.0.0/16"]), "overlaps the client's network 203.0.113.0/24"),
+            (cluster(&["10.244.0.0/23"]), "too small for 3 nodes, which take a /24 each; a /22 or wider"),
+            (cluster(&["10.244.1.0/16"]), "has host bits set; 10.244.0.0/16 was meant?"),
+            (cluster(&["10.244.0.0/16", "10.245.0.0/16"]), "are of one family"),
+            (cluster(&["224.0.0.0/8"]), "overlaps multicast"),
+            (service(&["10.244.128.0/20"]), "--service-cidr: 10.244.128.0/20 overlaps the pods' range 10.244.0.0/16"),
+            (service(&["10.96.0.0/29"]), "too small: 16 addresses are the least, a /28"),
+            (service(&["fd00:10:96::/112"]), "not of the same families"),
+        ] {
+            let error = refused(&request);
+            assert!(error.contains(says), "{error}\n  does not say {says}");
+        }
+    }
+
+    #[test]
+    fn host_gw_across_subnets_is_refused() {
+        let request = Request { fabric: Some(FabricMode::HostGw), segments: Some(2), ..Request::default() };
+        assert!(refused(&request).contains("use cross-subnet"));
+    }
+
+    #[test]
+    fn a_live_cluster_changes_its_fabric_but_not_its_ranges() {
+        let old = made(&Request::default()).unwrap();
+        let new = Request { fabric: Some(FabricMode::HostGw), nodes: Some(4), ..Request::default() }.change(&old).unwrap();
+        assert_eq!(new.fabric.mode, FabricMode::HostGw);
+        assert_eq!(new.nodes.len(), 4);
+        let error = Request { cluster_cidrs: nets(&["10.9.0.0/16"]), ..Request::default() }.change(&old).unwrap_err();
+        assert!(error.to_string().starts_with("--cluster-cidr: cluster t has 10.244.0.0/16"), "{error}");
+        let error = Request { nodes: Some(1), ..Request::default() }.change(&old).unwrap_err();
+        assert!(error.to_string().contains("flatnet node remove node3"), "{error}");
+        assert_eq!(Request::default().change(&old).unwrap(), old);
+    }
+
+    #[test]
+    fn a_node_that_left_gives_its_number_to_the_next() {
+        let mut spec = made(&Request::default()).unwrap();
+        spec.nodes.retain(|node| node.name != "node2");
+        assert_eq!(spec.add_node(None).unwrap().name, "node2");
+        assert_eq!(spec.add_node(Some("edge")).unwrap().number, 4);
+        assert!(spec.add_node(Some("edge")).is_err());
+        assert!(spec.add_node(Some("client")).is_err());
+    }
+
+    #[test]
+    fn names_that_cannot_be_folders_are_refused() {
+        for name in ["", "-a", "a-", "A", "a/b", "../x", "a.b", "a_b", "twenty-one-characters"] {
+            assert!(check_name("--name", name, 20).is_err(), "{name}");
+        }
+        assert!(check_name("--name", "my-cluster-2", 20).is_ok());
+    }
+}
