@@ -40,7 +40,7 @@ impl ClusterPaths {
 
     /// The certificate authority and the API server's own certificate.
     pub fn pki(&self) -> PathBuf {
-        self.state.join("pki")
+        self.apiserver().join("pki")
     }
 
     /// The API server's data folder.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use certs::Pair;
 
 use super::error::{Result, at};
 
@@ -23,23 +24,12 @@ pub struct Identity {
     pub file: PathBuf,
 }
 
-/// A certificate made for an identity, as PEM.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The authority's certificate.
-    pub ca: String,
-    /// The client's certificate.
-    pub certificate: String,
-    /// The client's key.
-    pub key: String,
-}
-
 /// The kubeconfig's text. Every value is ours or base64: nothing needs quoting.
-pub fn render(cluster: &str, identity: &Identity, credentials: &Credentials) -> String {
+pub fn render(cluster: &str, identity: &Identity, ca: &str, pair: &Pair) -> String {
     let Identity { server, user, .. } = identity;
-    let ca = STANDARD.encode(&credentials.ca);
-    let certificate = STANDARD.encode(&credentials.certificate);
-    let key = STANDARD.encode(&credentials.key);
+    let ca = STANDARD.encode(ca);
+    let certificate = STANDARD.encode(&pair.certificate);
+    let key = STANDARD.encode(&pair.key);
     format!(
         "apiVersion: v1
 kind: Config
@@ -64,13 +54,15 @@ users:
     )
 }
 
-/// Writes a kubeconfig so that only its owner reads it.
+/// Writes a file that only its owner reads, whole or not at all.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(folder) = path.parent() {
         at("make", folder, fs::create_dir_all(folder))?;
     }
+    let new = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.create(true).write(true).truncate(true).mode(0o600);
-    let mut file = at("open", path, options.open(path))?;
-    at("write", path, file.write_all(text.as_bytes()))
+    let mut file = at("open", &new, options.open(&new))?;
+    at("write", &new, file.write_all(text.as_bytes()))?;
+    at("rename", path, fs::rename(&new, path))
 }

@@ -259,14 +259,12 @@ impl ClusterSpec {
     /// The network configuration that agents and controllers follow.
     pub fn config(&self) -> Config {
         Config {
-            api_version: "flatnet.io/v1alpha1".into(),
-            kind: "NetworkConfig".into(),
             cluster_cidrs: self.cluster_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
             cluster_dns: self.service_cidrs.iter().map(|net| address::nth(*net, 10)).collect(),
-            cluster_domain: "cluster.local".into(),
             fabric: self.fabric.clone(),
             pod_mode: self.pod_mode,
+            ..Config::default()
         }
     }
 
@@ -275,6 +273,10 @@ impl ClusterSpec {
         check_name("--name", &self.name, 20)?;
         for node in &self.nodes {
             check_name("NAME", &node.name, 20)?;
+            // A namespace is fn-CLUSTER-NODE: a dash in NODE could make two clusters meet.
+            if node.name.contains('-') {
+                return wrong("NAME", format!("{:?}: a node's name has no '-'", node.name));
+            }
             if node.name == "underlay" || node.name == "client" {
                 return wrong("NAME", format!("{} is the name of one of the cluster's own namespaces", node.name));
             }
@@ -306,18 +308,8 @@ impl ClusterSpec {
     }
 
     fn check_ranges(&self) -> Result<(), SpecError> {
-        one_a_family("--cluster-cidr", &self.cluster_cidrs)?;
-        one_a_family("--service-cidr", &self.service_cidrs)?;
-        let families = |nets: &[IpNet]| nets.iter().map(|net| matches!(net, IpNet::V6(_))).collect::<Vec<_>>();
-        if families(&self.cluster_cidrs) != families(&self.service_cidrs) {
-            return wrong(
-                "--service-cidr",
-                format!(
-                    "{} is not of the same families, in the same order, as the pods' {}; give one range for each",
-                    list(&self.service_cidrs),
-                    list(&self.cluster_cidrs)
-                ),
-            );
+        if let Some(error) = self.config().validate().into_iter().next() {
+            return wrong(flag_of(&error.field), error.message);
         }
         for net in &self.cluster_cidrs {
             self.check_room(*net)?;
@@ -345,14 +337,15 @@ impl ClusterSpec {
         Ok(())
     }
 
+    /// The machine's own ranges are taken, whatever the families in use.
     fn check_overlaps(&self) -> Result<(), SpecError> {
-        let mut taken: Vec<(String, IpNet)> = Vec::new();
+        let mut taken: Vec<(&str, IpNet)> = Vec::new();
         for segment in 0..self.segments {
-            taken.push(("the nodes' segment".into(), IpNet::V4(address::segment_v4(segment))));
-            taken.push(("the nodes' segment".into(), IpNet::V6(address::segment_v6(segment))));
+            taken.push(("the nodes' segment", IpNet::V4(address::segment_v4(segment))));
+            taken.push(("the nodes' segment", IpNet::V6(address::segment_v6(segment))));
         }
-        taken.push(("the client's network".into(), address::client(false).0.trunc()));
-        taken.push(("the client's network".into(), address::client(true).0.trunc()));
+        taken.push(("the client's network", address::client(false).0.trunc()));
+        taken.push(("the client's network", address::client(true).0.trunc()));
         for (what, net) in [
             ("loopback", "127.0.0.0/8"),
             ("link-local addresses", "169.254.0.0/16"),
@@ -360,15 +353,14 @@ impl ClusterSpec {
             ("link-local addresses", "fe80::/10"),
             ("multicast", "ff00::/8"),
         ] {
-            taken.extend(net.parse().map(|net| (what.to_owned(), net)));
+            taken.extend(net.parse().map(|net| (what, net)));
         }
-        let mine = |flag: &'static str, nets: &[IpNet]| nets.iter().map(|net| (flag, *net)).collect::<Vec<_>>();
-        for (flag, net) in mine("--cluster-cidr", &self.cluster_cidrs).into_iter().chain(mine("--service-cidr", &self.service_cidrs)) {
-            if let Some((what, other)) = taken.iter().find(|(_, other)| overlap(net, *other)) {
+        let pods = self.cluster_cidrs.iter().map(|net| ("--cluster-cidr", net));
+        let services = self.service_cidrs.iter().map(|net| ("--service-cidr", net));
+        for (flag, net) in pods.chain(services) {
+            if let Some((what, other)) = taken.iter().find(|(_, other)| overlap(*net, *other)) {
                 return wrong(flag, format!("{net} overlaps {what} {other}; choose a range outside it"));
             }
-            let what = if flag == "--cluster-cidr" { "the pods' range" } else { "the services' range" };
-            taken.push((what.into(), net));
         }
         Ok(())
     }
@@ -378,20 +370,13 @@ fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-fn one_a_family(flag: &'static str, nets: &[IpNet]) -> Result<(), SpecError> {
-    for (i, net) in nets.iter().enumerate() {
-        if net.trunc() != *net {
-            return wrong(flag, format!("{net} has host bits set; {} was meant?", net.trunc()));
-        }
-        let twin = nets[..i].iter().find(|other| matches!(other, IpNet::V4(_)) == matches!(net, IpNet::V4(_)));
-        if let Some(twin) = twin {
-            return wrong(flag, format!("{twin} and {net} are of one family; give at most one range a family"));
-        }
+/// The flag that sets a field of the configuration.
+fn flag_of(field: &str) -> &'static str {
+    match field.split('[').next() {
+        Some("serviceCIDRs" | "clusterDNS") => "--service-cidr",
+        Some("fabric.mtu") => "--mtu",
+        _ => "--cluster-cidr",
     }
-    if nets.is_empty() {
-        return wrong(flag, "give at least one range");
-    }
-    Ok(())
 }
 
 /// Names become folders, namespaces and labels: an RFC 1123 label, and short.
@@ -459,12 +444,12 @@ mod tests {
             (cluster(&["10.0.0.0/16"]), "--cluster-cidr: 10.0.0.0/16 overlaps the nodes' segment 10.0.1.0/24"),
             (cluster(&["203.0.0.0/16"]), "overlaps the client's network 203.0.113.0/24"),
             (cluster(&["10.244.0.0/23"]), "too small for 3 nodes, which take a /24 each; a /22 or wider"),
-            (cluster(&["10.244.1.0/16"]), "has host bits set; 10.244.0.0/16 was meant?"),
-            (cluster(&["10.244.0.0/16", "10.245.0.0/16"]), "are of one family"),
+            (cluster(&["10.244.1.0/16"]), "has host bits set; did you mean 10.244.0.0/16?"),
+            (cluster(&["10.244.0.0/16", "10.245.0.0/16"]), "second range of its family"),
             (cluster(&["224.0.0.0/8"]), "overlaps multicast"),
-            (service(&["10.244.128.0/20"]), "--service-cidr: 10.244.128.0/20 overlaps the pods' range 10.244.0.0/16"),
+            (service(&["10.244.128.0/20"]), "--service-cidr: 10.244.128.0/20 overlaps clusterCIDRs[0] 10.244.0.0/16"),
             (service(&["10.96.0.0/29"]), "too small: 16 addresses are the least, a /28"),
-            (service(&["fd00:10:96::/112"]), "not of the same families"),
+            (service(&["fd00:10:96::/112"]), "has no pod range of its family"),
         ] {
             let error = refused(&request);
             assert!(error.contains(says), "{error}\n  does not say {says}");
