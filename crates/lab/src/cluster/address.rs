@@ -84,12 +84,12 @@ pub fn client(v6: bool) -> (IpNet, IpNet) {
 /// The n-th address of a range, for the well-known addresses of the service range.
 pub fn nth(net: IpNet, n: u8) -> IpAddr {
     match net {
-        IpNet::V4(net) => {
-            IpAddr::V4(Ipv4Addr::from(u32::from(net.network()).wrapping_add(u32::from(n))))
-        }
-        IpNet::V6(net) => {
-            IpAddr::V6(Ipv6Addr::from(u128::from(net.network()).wrapping_add(u128::from(n))))
-        }
+        IpNet::V4(net) => IpAddr::V4(Ipv4Addr::from(
+            u32::from(net.network()).wrapping_add(u32::from(n)),
+        )),
+        IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from(
+            u128::from(net.network()).wrapping_add(u128::from(n)),
+        )),
     }
 }
 
@@ -105,7 +105,10 @@ mod tests {
         assert_eq!(address(1).as_deref(), Some("10.0.1.10/24"));
         assert_eq!(address(2).as_deref(), Some("10.0.1.20/24"));
         assert_eq!(address(26).as_deref(), Some("10.0.1.2/24"));
-        assert_eq!(node(2, 1, true).map(|a| a.to_string()).as_deref(), Some("fd00:10:0:1::20/64"));
+        assert_eq!(
+            node(2, 1, true).map(|a| a.to_string()).as_deref(),
+            Some("fd00:10:0:1::20/64")
+        );
         assert_eq!(router(0, true).to_string(), "fd00:10:0:1::1/64");
     }
 

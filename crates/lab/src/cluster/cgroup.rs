@@ -98,7 +98,10 @@ mod tests {
     fn the_mount_is_found_in_hybrid_and_in_unified_layouts() {
         let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(mount_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(mount_in("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"), Some("/sys/fs/cgroup".into()));
+        assert_eq!(
+            mount_in("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"),
+            Some("/sys/fs/cgroup".into())
+        );
         assert_eq!(mount_in("proc /proc proc rw 0 0\n"), None);
     }
 }

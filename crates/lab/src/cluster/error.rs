@@ -152,7 +152,10 @@ impl Error {
 
     /// True where the command line, not the machine, is to be changed.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Spec(_) | Self::NoCluster { .. } | Self::NoNode { .. })
+        matches!(
+            self,
+            Self::Spec(_) | Self::NoCluster { .. } | Self::NoNode { .. }
+        )
     }
 }
 

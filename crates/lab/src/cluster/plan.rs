@@ -126,13 +126,19 @@ pub fn plan(spec: &ClusterSpec, paths: &ClusterPaths) -> Plan {
         bridges: (0..spec.segments)
             .map(|segment| Bridge {
                 name: bridge(segment),
-                addresses: families.iter().map(|v6| address::router(segment, *v6)).collect(),
+                addresses: families
+                    .iter()
+                    .map(|v6| address::router(segment, *v6))
+                    .collect(),
             })
             .collect(),
         client: Namespace {
             name: client.clone(),
             sysctls: Vec::new(),
-            gateways: client_ends.iter().map(|(_, gateway)| gateway.addr()).collect(),
+            gateways: client_ends
+                .iter()
+                .map(|(_, gateway)| gateway.addr())
+                .collect(),
         },
         client_cable: Cable {
             near: "fn-client".into(),
@@ -157,21 +163,34 @@ pub fn plan(spec: &ClusterSpec, paths: &ClusterPaths) -> Plan {
                 file: paths.controllers_kubeconfig(),
             },
         ],
-        nodes: spec.nodes.iter().map(|node| node_plan(spec, node, paths, &api_addresses)).collect(),
+        nodes: spec
+            .nodes
+            .iter()
+            .map(|node| node_plan(spec, node, paths, &api_addresses))
+            .collect(),
         api_addresses,
     }
 }
 
 /// The underlay has IPv4 always, IPv6 where the pods have it.
 fn underlay_families(spec: &ClusterSpec) -> Vec<bool> {
-    if spec.has_v6() { vec![false, true] } else { vec![false] }
+    if spec.has_v6() {
+        vec![false, true]
+    } else {
+        vec![false]
+    }
 }
 
 fn bridge(segment: u8) -> String {
     format!("fn-br{segment}")
 }
 
-fn node_plan(spec: &ClusterSpec, node: &NodeSpec, paths: &ClusterPaths, api: &[SocketAddr]) -> NodePlan {
+fn node_plan(
+    spec: &ClusterSpec,
+    node: &NodeSpec,
+    paths: &ClusterPaths,
+    api: &[SocketAddr],
+) -> NodePlan {
     let netns = paths.netns(&node.name);
     let families = underlay_families(spec);
     let segment = address::segment_of(node.number, spec.segments);
@@ -212,7 +231,10 @@ fn node_plan(spec: &ClusterSpec, node: &NodeSpec, paths: &ClusterPaths, api: &[S
             ("node-ip", ips.join(",")),
         ],
     );
-    let server = api.first().map(|address| format!("https://{address}")).unwrap_or_default();
+    let server = api
+        .first()
+        .map(|address| format!("https://{address}"))
+        .unwrap_or_default();
     let identity = |user: String, group: &str, file| Identity {
         user,
         group: group.into(),
@@ -224,7 +246,10 @@ fn node_plan(spec: &ClusterSpec, node: &NodeSpec, paths: &ClusterPaths, api: &[S
         namespace: Namespace {
             name: netns.clone(),
             sysctls: vec![("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")],
-            gateways: families.iter().map(|v6| address::router(segment, *v6).addr()).collect(),
+            gateways: families
+                .iter()
+                .map(|v6| address::router(segment, *v6).addr())
+                .collect(),
         },
         cable: Cable {
             near: format!("fn-node{}", node.number),
@@ -235,8 +260,16 @@ fn node_plan(spec: &ClusterSpec, node: &NodeSpec, paths: &ClusterPaths, api: &[S
         },
         processes: vec![process("agent", agent), process("kubelet", kubelet)],
         identities: vec![
-            identity(format!("flatnet-agent:{}", node.name), "flatnet:agents", files.agent_kubeconfig()),
-            identity(format!("system:node:{}", node.name), "system:nodes", files.kubelet_kubeconfig()),
+            identity(
+                format!("flatnet-agent:{}", node.name),
+                "flatnet:agents",
+                files.agent_kubeconfig(),
+            ),
+            identity(
+                format!("system:node:{}", node.name),
+                "system:nodes",
+                files.kubelet_kubeconfig(),
+            ),
         ],
         cgroup,
     }
@@ -269,7 +302,10 @@ fn controllers(spec: &ClusterSpec, paths: &ClusterPaths) -> Process {
         name: "controllers".into(),
         args: args(
             &["lab", "controllers"],
-            &[("name", paths.name.clone()), ("cluster-cidr", pods.join(","))],
+            &[
+                ("name", paths.name.clone()),
+                ("cluster-cidr", pods.join(",")),
+            ],
         ),
         netns: None,
         cgroup: paths.cgroup().join("controllers"),
@@ -279,7 +315,13 @@ fn controllers(spec: &ClusterSpec, paths: &ClusterPaths) -> Process {
 
 fn args(words: &[&str], flags: &[(&str, String)]) -> Vec<String> {
     let words = words.iter().map(|word| (*word).to_owned());
-    words.chain(flags.iter().map(|(flag, value)| format!("--{flag}={value}"))).collect()
+    words
+        .chain(
+            flags
+                .iter()
+                .map(|(flag, value)| format!("--{flag}={value}")),
+        )
+        .collect()
 }
 
 #[cfg(test)]
@@ -334,7 +376,10 @@ mod tests {
             ..Request::default()
         });
         assert_eq!(plan.bridges[1].name, "fn-br1");
-        assert_eq!(plan.bridges[1].addresses[1].to_string(), "fd00:10:0:2::1/64");
+        assert_eq!(
+            plan.bridges[1].addresses[1].to_string(),
+            "fd00:10:0:2::1/64"
+        );
         assert_eq!(plan.nodes[1].cable.bridge.as_deref(), Some("fn-br1"));
         assert_eq!(plan.nodes[1].cable.addresses[0].to_string(), "10.0.2.20/24");
         assert_eq!(plan.nodes[2].cable.bridge.as_deref(), Some("fn-br0"));
@@ -358,6 +403,12 @@ mod tests {
             ..Request::default()
         });
         let kubelet = &plan.nodes[0].processes[1];
-        assert!(kubelet.args.contains(&"--node-ip=10.0.1.10,fd00:10:0:1::10".to_owned()), "{:?}", kubelet.args);
+        assert!(
+            kubelet
+                .args
+                .contains(&"--node-ip=10.0.1.10,fd00:10:0:1::10".to_owned()),
+            "{:?}",
+            kubelet.args
+        );
     }
 }

@@ -48,7 +48,10 @@ pub fn start(mount: &Path, programs: &Programs, process: &Process) -> Result<()>
     command
         .args(&process.args)
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
         .env("FLATNET_LOG", &programs.log)
         .env("CNI_PATH", &programs.cni)
         .current_dir("/")
@@ -73,7 +76,8 @@ pub fn start(mount: &Path, programs: &Programs, process: &Process) -> Result<()>
         });
     }
     let child = command.spawn();
-    let mut child = child.map_err(|error| Error::kernel(format!("start {}", process.name), error))?;
+    let mut child =
+        child.map_err(|error| Error::kernel(format!("start {}", process.name), error))?;
     // A child that ends while we still run would stay as a zombie; wait for it aside.
     let waiter = std::thread::Builder::new().name("reaper".into());
     let _ = waiter.spawn(move || child.wait());
@@ -84,7 +88,11 @@ fn open_log(path: &Path) -> Result<File> {
     if let Some(folder) = path.parent() {
         at("make", folder, fs::create_dir_all(folder))?;
     }
-    at("open", path, OpenOptions::new().create(true).append(true).open(path))
+    at(
+        "open",
+        path,
+        OpenOptions::new().create(true).append(true).open(path),
+    )
 }
 
 /// The last `count` lines of a log.
@@ -101,7 +109,10 @@ pub fn tail(path: &Path, count: usize) -> Vec<String> {
     }
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+    lines[lines.len().saturating_sub(count)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::check::check_name;
 use super::error::{Error, Result, at};
-use super::spec::{ClusterSpec, check_name};
+use super::spec::ClusterSpec;
 use crate::paths::{self, ClusterPaths};
 
 /// The clusters on this machine, by name; those half made or half removed included.
@@ -39,7 +40,10 @@ pub fn load(paths: &ClusterPaths) -> Result<Option<ClusterSpec>> {
     };
     let spec = serde_json::from_str(&text).map_err(|error| Error::Content {
         path,
-        message: format!("{error}; flatnet down --name {} clears the cluster away", paths.name),
+        message: format!(
+            "{error}; flatnet down --name {} clears the cluster away",
+            paths.name
+        ),
     })?;
     Ok(Some(spec))
 }
@@ -48,7 +52,10 @@ pub fn load(paths: &ClusterPaths) -> Result<Option<ClusterSpec>> {
 pub fn existing(paths: &ClusterPaths) -> Result<ClusterSpec> {
     load(paths)?.ok_or_else(|| Error::NoCluster {
         name: paths.name.clone(),
-        others: clusters().into_iter().filter(|name| *name != paths.name).collect(),
+        others: clusters()
+            .into_iter()
+            .filter(|name| *name != paths.name)
+            .collect(),
     })
 }
 
@@ -73,7 +80,13 @@ pub fn lock(paths: &ClusterPaths, waits: impl FnOnce()) -> Result<Lock> {
     let mut waits = Some(waits);
     loop {
         at("make", &paths.run, fs::create_dir_all(&paths.run))?;
-        let open = || File::options().create(true).truncate(false).write(true).open(&path);
+        let open = || {
+            File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+        };
         let file = match open() {
             // `down` removed the folder between the two calls.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,

@@ -90,7 +90,11 @@ fn namespace(plan: &Namespace) -> Result<NetNs> {
         }
         let mut links = Netlink::open()?;
         let lo = links.expect_link("lo")?;
-        if lo.up { Ok(()) } else { links.set_up(lo.index) }
+        if lo.up {
+            Ok(())
+        } else {
+            links.set_up(lo.index)
+        }
     }))
     .and_then(named)?;
     Ok(netns)
@@ -107,7 +111,6 @@ fn attach(underlay: &mut Netlink, plan: &Namespace, cable: &Cable) -> Result<()>
         let far = VethEnd {
             name: "eth0",
             netns: Some(&netns),
-            up: true,
             ..VethEnd::default()
         };
         named(underlay.create_link(&NewLink {
@@ -148,7 +151,10 @@ pub fn remove(name: &str) -> Result<()> {
 /// The namespaces of a cluster: `fn-CLUSTER-` and a name without a dash.
 pub fn namespaces(prefix: &str) -> Result<Vec<String>> {
     let mut names = named(NetNs::list())?;
-    names.retain(|name| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && !rest.contains('-')));
+    names.retain(|name| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && !rest.contains('-'))
+    });
     Ok(names)
 }
 

@@ -1,0 +1,376 @@
+//! Making a cluster, or completing and changing one that is there.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use model::Config;
+
+use super::error::{Error, Result, at};
+use super::plan::{NodePlan, Plan, Process, plan};
+use super::process::{self, Programs};
+use super::ready::{self, Awaited};
+use super::spec::{ClusterSpec, Request};
+use super::{cgroup, down, pki, preflight, state, underlay};
+use crate::paths::ClusterPaths;
+
+/// What a caller hears while a cluster is made.
+#[derive(Debug)]
+pub enum Event {
+    /// A step begins.
+    Begin(&'static str),
+    /// How far the step is.
+    Progress(String),
+    /// The step is done: its result in a few words, and how long it took.
+    Done(String, Duration),
+}
+
+/// Hears of each step.
+pub type Report<'a> = &'a (dyn Fn(Event) + Send + Sync);
+
+/// Everything that commands on one cluster need.
+pub struct Site<'a> {
+    /// Its folders.
+    pub paths: ClusterPaths,
+    /// The programs.
+    pub programs: Programs,
+    /// Hears of each step.
+    pub report: Report<'a>,
+}
+
+/// How `up` went.
+pub struct Outcome {
+    /// The cluster.
+    pub spec: ClusterSpec,
+    /// True where it was not there before.
+    pub fresh: bool,
+    /// A client of its API.
+    pub client: Client,
+}
+
+impl std::fmt::Debug for Site<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site")
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Site<'_> {
+    fn step<T>(&self, what: &'static str, work: impl FnOnce() -> Result<(T, String)>) -> Result<T> {
+        (self.report)(Event::Begin(what));
+        let start = Instant::now();
+        let (value, words) = work()?;
+        (self.report)(Event::Done(words, start.elapsed()));
+        Ok(value)
+    }
+
+    /// Makes the cluster that is asked for, or completes and changes the one that is there.
+    pub async fn up(&self, request: &Request) -> Result<Outcome> {
+        let old = state::load(&self.paths)?;
+        let spec = match &old {
+            Some(old) => request.change(old)?,
+            None => request.create(&self.paths.name, free_port(request)?)?,
+        };
+        if !nix::unistd::geteuid().is_root() {
+            preflight::check(&spec, &self.programs, &self.paths.run)?;
+        }
+        let _lock = self.lock()?;
+        let (mount, plan) = self.step("machine", || {
+            preflight::check(&spec, &self.programs, &self.paths.run)?;
+            Ok((
+                (cgroup::mount()?, plan(&spec, &self.paths)),
+                "has all that is needed".into(),
+            ))
+        })?;
+        state::save(&self.paths, &spec)?;
+        self.step("network", || {
+            underlay::make(&plan)?;
+            let segments = plan
+                .bridges
+                .iter()
+                .filter_map(|bridge| bridge.addresses.first());
+            let segments: Vec<String> = segments
+                .map(|address| address.trunc().to_string())
+                .collect();
+            Ok(((), format!("{} and a client outside", segments.join(", "))))
+        })?;
+        self.step("certificates", || {
+            let authority = pki::authority(&self.paths)?;
+            let nodes = plan.nodes.iter().flat_map(|node| &node.identities);
+            pki::kubeconfigs(
+                &self.paths.name,
+                &authority,
+                plan.identities.iter().chain(nodes),
+            )?;
+            Ok(((), self.paths.kubeconfig().display().to_string()))
+        })?;
+        let client = self.apiserver(&mount, &plan).await?;
+        configure(&client, &spec.config()).await?;
+        self.ensure(&mount, &plan.controllers)?;
+        self.nodes(&mount, &client, &plan.nodes.iter().collect::<Vec<_>>())
+            .await?;
+        Ok(Outcome {
+            spec,
+            fresh: old.is_none(),
+            client,
+        })
+    }
+
+    fn lock(&self) -> Result<state::Lock> {
+        state::lock(&self.paths, || {
+            (self.report)(Event::Progress(
+                "another command is changing this cluster; waiting for it".into(),
+            ));
+        })
+    }
+
+    /// Starts a process that does not run; true where it did not.
+    fn ensure(&self, mount: &Path, process: &Process) -> Result<bool> {
+        let runs = process::runs(mount, process);
+        if !runs {
+            process::start(mount, &self.programs, process)?;
+        }
+        Ok(!runs)
+    }
+
+    async fn apiserver(&self, mount: &Path, plan: &Plan) -> Result<Client> {
+        (self.report)(Event::Begin("API server"));
+        let start = Instant::now();
+        self.ensure(mount, &plan.apiserver)?;
+        let client = ready::apiserver(mount, &self.paths.kubeconfig(), &plan.apiserver).await?;
+        let server = plan
+            .identities
+            .first()
+            .map_or("", |admin| admin.server.as_str());
+        (self.report)(Event::Done(server.to_owned(), start.elapsed()));
+        Ok(client)
+    }
+
+    /// Starts what is missing of these nodes and waits until they are ready.
+    async fn nodes(&self, mount: &Path, client: &Client, nodes: &[&NodePlan]) -> Result<()> {
+        (self.report)(Event::Begin("nodes"));
+        let start = Instant::now();
+        let now = now();
+        let mut awaited = Vec::new();
+        for node in nodes {
+            let files = self.paths.node(&node.name);
+            for folder in [&files.run, &files.state] {
+                at("make", folder, fs::create_dir_all(folder))?;
+            }
+            let mut since = 0;
+            for process in &node.processes {
+                if self.ensure(mount, process)? {
+                    since = now;
+                }
+            }
+            awaited.push(Awaited {
+                name: &node.name,
+                processes: &node.processes,
+                since,
+            });
+        }
+        let all = awaited.len();
+        ready::nodes(mount, client, &awaited, |ready| {
+            (self.report)(Event::Progress(format!("{ready} of {all} ready")));
+        })
+        .await?;
+        let names: Vec<&str> = awaited.iter().map(|node| node.name).collect();
+        let words = if all > 5 {
+            format!("{all} ready")
+        } else {
+            format!("{} ready", names.join(", "))
+        };
+        (self.report)(Event::Done(words, start.elapsed()));
+        Ok(())
+    }
+
+    fn existing(&self) -> Result<(ClusterSpec, Plan)> {
+        let spec = state::existing(&self.paths)?;
+        let plan = plan(&spec, &self.paths);
+        Ok((spec, plan))
+    }
+
+    fn node_of<'p>(&self, plan: &'p Plan, name: &str) -> Result<&'p NodePlan> {
+        plan.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .ok_or_else(|| Error::NoNode {
+                cluster: self.paths.name.clone(),
+                name: name.to_owned(),
+                nodes: plan.nodes.iter().map(|node| node.name.clone()).collect(),
+            })
+    }
+
+    /// Ends everything on a node at once, as a power cut does: its processes, pods, links
+    /// and all it kept in memory. Its disk stays.
+    pub fn stop_node(&self, name: &str) -> Result<()> {
+        let (_, plan) = self.existing()?;
+        let node = self.node_of(&plan, name)?;
+        let _lock = self.lock()?;
+        self.power_off(&cgroup::mount()?, node)
+    }
+
+    fn power_off(&self, mount: &Path, node: &NodePlan) -> Result<()> {
+        let folder = mount.join(&node.cgroup);
+        cgroup::kill(&folder)?;
+        cgroup::remove(&folder)?;
+        let files = self.paths.node(&node.name);
+        down::unmount_below(&files.state)?;
+        down::unmount_below(&files.run)?;
+        underlay::remove(&node.namespace.name)?;
+        down::remove_folder(&files.run)
+    }
+
+    /// Starts a node that was stopped, plugs its cable in, and waits until it is ready.
+    pub async fn start_node(&self, name: &str) -> Result<()> {
+        let (_, plan) = self.existing()?;
+        let node = self.node_of(&plan, name)?;
+        let _lock = self.lock()?;
+        let mount = cgroup::mount()?;
+        underlay::make_node(&plan, node)?;
+        let client = self.apiserver(&mount, &plan).await?;
+        self.nodes(&mount, &client, &[node]).await
+    }
+
+    /// Pulls a node's cable, or plugs it in again.
+    pub fn cable(&self, name: &str, up: bool) -> Result<()> {
+        let (_, plan) = self.existing()?;
+        let node = self.node_of(&plan, name)?;
+        let _lock = self.lock()?;
+        if up {
+            // A link that goes down loses its routes: all is made again.
+            underlay::make_node(&plan, node)?;
+        }
+        underlay::set_cable(&plan, node, up)
+    }
+
+    /// Adds a node to the live cluster and waits until it is ready; returns its name.
+    pub async fn add_node(&self, name: Option<&str>) -> Result<String> {
+        let _lock = self.lock_existing()?;
+        let mut spec = state::existing(&self.paths)?;
+        let added = spec.add_node(name)?;
+        state::save(&self.paths, &spec)?;
+        let plan = plan(&spec, &self.paths);
+        let node = self.node_of(&plan, &added.name)?;
+        underlay::make_node(&plan, node)?;
+        let authority = pki::authority(&self.paths)?;
+        pki::kubeconfigs(&self.paths.name, &authority, node.identities.iter())?;
+        let mount = cgroup::mount()?;
+        let client = self.apiserver(&mount, &plan).await?;
+        self.nodes(&mount, &client, &[node]).await?;
+        Ok(added.name)
+    }
+
+    /// Takes a node out of the live cluster, with all that ran on it.
+    pub async fn remove_node(&self, name: &str) -> Result<()> {
+        let _lock = self.lock_existing()?;
+        let (mut spec, plan) = self.existing()?;
+        let node = self.node_of(&plan, name)?;
+        if spec.nodes.len() == 1 {
+            return Err(super::spec::SpecError {
+                flag: "NAME",
+                message: format!("{name} is the last node; flatnet down ends the cluster"),
+            }
+            .into());
+        }
+        let mount = cgroup::mount()?;
+        self.power_off(&mount, node)?;
+        let client = self.apiserver(&mount, &plan).await?;
+        let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(client);
+        match nodes.delete(name, &DeleteParams::default()).await {
+            Err(error) if !is_code(&error, 404) => {
+                return Err(Error::api(
+                    format!("delete node {name}"),
+                    api::error::cause(&error),
+                ));
+            }
+            _ => {}
+        }
+        spec.nodes.retain(|node| node.name != name);
+        state::save(&self.paths, &spec)?;
+        down::remove_folder(&self.paths.node(name).state)
+    }
+
+    /// The lock, but only where there is a cluster: a lock makes its folder.
+    fn lock_existing(&self) -> Result<state::Lock> {
+        state::existing(&self.paths)?;
+        self.lock()
+    }
+}
+
+fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+/// The first port from 6443 on that no cluster remembers and nobody listens on.
+fn free_port(request: &Request) -> Result<u16> {
+    if let Some(port) = request.api_port {
+        return Ok(port);
+    }
+    let taken: Vec<u16> = state::clusters()
+        .iter()
+        .filter_map(|name| state::load(&ClusterPaths::new(name)).ok().flatten())
+        .map(|spec| spec.api_port)
+        .collect();
+    let free = |port: &u16| {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        !taken.contains(port) && TcpListener::bind(address).is_ok()
+    };
+    (6443..7443).find(free).ok_or_else(|| {
+        Error::kernel(
+            "choose a port for the API server",
+            "6443 to 7442 are all taken; give one with --api-port",
+        )
+    })
+}
+
+/// Writes the network's configuration where agents and controllers watch it.
+async fn configure(client: &Client, config: &Config) -> Result<()> {
+    use api::convert::{CONFIG_KEY, CONFIG_NAME, CONFIG_NAMESPACE};
+    let what = format!("configmap {CONFIG_NAMESPACE}/{CONFIG_NAME}");
+    let fail = |error: kube::Error| Error::api(what.clone(), api::error::cause(&error));
+    let text = serde_saphyr::to_string(config).map_err(|error| Error::api(what.clone(), error))?;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
+    let old = api.get_opt(CONFIG_NAME).await.map_err(fail)?;
+    let fresh = old.is_none();
+    let mut map = old.unwrap_or_default();
+    map.metadata.name = Some(CONFIG_NAME.into());
+    let data = map.data.get_or_insert_default();
+    if data.get(CONFIG_KEY) == Some(&text) {
+        return Ok(());
+    }
+    data.insert(CONFIG_KEY.into(), text);
+    let written = if fresh {
+        api.create(&PostParams::default(), &map).await
+    } else {
+        api.replace(CONFIG_NAME, &PostParams::default(), &map).await
+    };
+    written.map(|_| ()).map_err(fail)
+}
+
+/// The programs next to the one that runs now.
+pub fn programs() -> Result<Programs> {
+    let flatnet = std::env::current_exe();
+    let flatnet = at("find", Path::new("/proc/self/exe"), flatnet)?;
+    let cni = flatnet
+        .parent()
+        .map(Path::to_owned)
+        .unwrap_or_else(|| PathBuf::from("/"));
+    Ok(Programs {
+        flatnet,
+        cni,
+        log: std::env::var("FLATNET_LOG").unwrap_or_else(|_| "info".into()),
+    })
+}
