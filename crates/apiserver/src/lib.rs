@@ -15,7 +15,6 @@ mod context;
 mod discovery;
 mod failure;
 mod health;
-mod kinds;
 mod output;
 pub mod pki;
 mod registry;
@@ -141,7 +140,7 @@ impl Server {
         let tls = server::tls(&pair, &ca)?;
         let ctx = Arc::new(Context {
             store,
-            registry: ArcSwap::from_pointee(Registry::new(kinds::builtin())),
+            registry: ArcSwap::from_pointee(Registry::new(objects::kind::builtin())),
             settings: Settings {
                 service_cidrs: options.service_cidrs,
                 node_ports: options.node_ports,

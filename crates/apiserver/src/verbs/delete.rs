@@ -386,6 +386,7 @@ mod tests {
             subresources: Vec::new(),
             schema: Arc::default(),
             custom: None,
+            verbs: objects::kind::ALL_VERBS,
         }
     }
 
