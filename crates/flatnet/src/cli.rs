@@ -1,0 +1,368 @@
+//! The command line: what can be said, and the help that teaches it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use model::config::{FabricMode, PodMode};
+
+const EXAMPLES: &str = "\
+Examples:
+  flatnet up                              a cluster of three nodes on this machine
+  eval \"$(flatnet env)\"                   kubectl of this shell talks to it
+  kubectl get nodes
+  flatnet up --fabric host-gw             change the fabric of the live cluster
+  flatnet check                           try every path there should be
+  flatnet trace pod/web-0 pod/db-0:5432   each step a packet takes, and why
+  flatnet down                            and away, leaving nothing";
+
+/// The whole network of a Kubernetes cluster in one program.
+///
+/// On one machine `flatnet up` makes a cluster of network namespaces, with a Kubernetes
+/// API that kubectl talks to. The machine's own interfaces, routes and rules are never
+/// touched, and after `flatnet down` nothing is left.
+#[derive(Parser, Debug)]
+#[command(name = "flatnet", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Which cluster, where several live on one machine.
+    #[arg(long, global = true, default_value = "flatnet", env = "FLATNET_NAME", value_name = "CLUSTER")]
+    pub name: String,
+    /// How to print what is asked for.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON document, its fields stable.
+    Json,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a cluster on this machine, or complete and change the one that is there.
+    Up(Up),
+    /// End a cluster and remove everything it made.
+    Down(Down),
+    /// Print the shell line that points kubectl at the cluster: eval "$(flatnet env)".
+    Env,
+    /// Run kubectl against the cluster: flatnet kubectl -- get pods.
+    Kubectl(Words),
+    /// Nodes, functions, versions and health.
+    Status,
+    /// Stop, start, cut, join, add, remove or list nodes.
+    Node {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: Node,
+    },
+    /// Run a command outside the cluster, where the internet is: flatnet client -- curl ...
+    Client(Words),
+    /// Try every path there should be and print the table; exit 1 if one fails.
+    Check(Check),
+    /// Each step a packet takes from SRC to DST, and why.
+    Trace(Trace),
+    /// What a node should have in its kernel, beside what it has.
+    Show {
+        /// What to show.
+        #[command(subcommand)]
+        what: Show,
+    },
+    /// The node's daemon: pod network, fabric, configuration. Runs until it is ended.
+    Agent(Agent),
+    /// The cluster's daemon: node CIDRs. Runs until it is ended.
+    Controller(Controller),
+    /// Parts of the one-machine cluster, started by `flatnet up`.
+    #[command(hide = true)]
+    Lab {
+        /// Which part.
+        #[command(subcommand)]
+        part: Lab,
+    },
+}
+
+/// `flatnet up`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A second `flatnet up` is no error: it starts what is missing and applies what changed
+(--fabric, --mtu, more --nodes). What a live cluster cannot change is refused by name.
+
+Examples:
+  flatnet up --nodes 5 --fabric host-gw
+  flatnet up --dual-stack
+  flatnet up --subnets 2 --fabric cross-subnet
+  flatnet up --name blue -f app.yaml")]
+pub struct Up {
+    /// How many nodes [default: 3].
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<u16>,
+    /// How packets travel between nodes [default: vxlan].
+    #[arg(long, value_name = "MODE", value_parser = fabric_mode())]
+    pub fabric: Option<FabricMode>,
+    /// MTU of pods [default: computed from the underlay].
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// How a pod hangs on its node [default: routed].
+    #[arg(long, value_name = "MODE", value_parser = pod_mode())]
+    pub pod_mode: Option<PodMode>,
+    /// IPv4 and IPv6.
+    #[arg(long)]
+    pub dual_stack: bool,
+    /// Range of the pods, one a family [default: 10.244.0.0/16, and fd00:10:244::/56].
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub cluster_cidr: Vec<IpNet>,
+    /// Range of the Services, one a family [default: 10.96.0.0/12, and fd00:10:96::/112].
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub service_cidr: Vec<IpNet>,
+    /// How many underlay segments the nodes are dealt out to [default: 1].
+    #[arg(long, value_name = "N")]
+    pub subnets: Option<u8>,
+    /// Port of the API server on 127.0.0.1 [default: the first free from 6443].
+    #[arg(long, value_name = "PORT")]
+    pub api_port: Option<u16>,
+    /// Manifests to apply once the nodes are ready; - reads standard input.
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+fn fabric_mode() -> impl clap::builder::TypedValueParser<Value = FabricMode> {
+    PossibleValuesParser::new(["vxlan", "host-gw", "cross-subnet"]).map(|word| match word.as_str() {
+        "host-gw" => FabricMode::HostGw,
+        "cross-subnet" => FabricMode::CrossSubnet,
+        _ => FabricMode::Vxlan,
+    })
+}
+
+fn pod_mode() -> impl clap::builder::TypedValueParser<Value = PodMode> {
+    PossibleValuesParser::new(["routed", "bridge"]).map(|word| match word.as_str() {
+        "bridge" => PodMode::Bridge,
+        _ => PodMode::Routed,
+    })
+}
+
+/// `flatnet down`.
+#[derive(Args, Debug)]
+pub struct Down {
+    /// End every cluster on this machine.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Words passed on.
+#[derive(Args, Debug)]
+pub struct Words {
+    /// The command's words.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub words: Vec<std::ffi::OsString>,
+}
+
+/// `flatnet node`.
+#[derive(Subcommand, Debug)]
+#[command(after_help = "\
+Examples:
+  flatnet node stop node2      as a power cut: processes, pods, links are gone at once
+  flatnet node start node2     it boots again
+  flatnet node cut node3       pulls its network cable; everything on it runs on
+  flatnet node join node3      plugs it in again
+  flatnet node add             a fourth node joins the live cluster")]
+pub enum Node {
+    /// End everything on a node at once, as a power cut does.
+    Stop(NodeName),
+    /// Start a node that was stopped, with its cable plugged in.
+    Start(NodeName),
+    /// Pull a node's network cable; everything on it runs on.
+    Cut {
+        /// The node.
+        node: String,
+        /// Plug it in again.
+        #[arg(long)]
+        heal: bool,
+    },
+    /// Plug a node's network cable in again.
+    Join(NodeName),
+    /// Add a node to the live cluster.
+    Add {
+        /// Its name [default: nodeN].
+        node: Option<String>,
+    },
+    /// Take a node out of the live cluster, with all that runs on it.
+    Remove(NodeName),
+    /// The nodes, their addresses and what runs on them.
+    List,
+}
+
+/// A node by name.
+#[derive(Args, Debug)]
+pub struct NodeName {
+    /// The node.
+    pub node: String,
+}
+
+/// `flatnet check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The check makes its own pods in the namespace flatnet-check (two on every node, and one
+with hostNetwork) and takes them away again, unless they were there before or --keep is given.")]
+pub struct Check {
+    /// Leave the check's pods, so that the next check is quicker.
+    #[arg(long)]
+    pub keep: bool,
+    /// Kubeconfig of a cluster that is not of this machine.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How long one try may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    pub timeout: u64,
+}
+
+/// `flatnet trace`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+SRC and DST are pod/NAME, pod/NAMESPACE/NAME, node/NAME, client, or an address.
+
+Examples:
+  flatnet trace pod/web-0 pod/db-0:5432
+  flatnet trace pod/kube-system/dns-abc node/node2
+  flatnet trace pod/web-0 203.0.113.10:80")]
+pub struct Trace {
+    /// Where the packet starts.
+    pub src: String,
+    /// Where it goes, with a port or without.
+    pub dst: String,
+    /// IPv6 where both have both.
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+}
+
+/// `flatnet show`.
+#[derive(Subcommand, Debug)]
+pub enum Show {
+    /// Routes, neighbours and forwarding entries between nodes: plan and kernel side by side.
+    Routes {
+        /// The node [default: all].
+        node: Option<String>,
+    },
+}
+
+/// `flatnet agent`.
+#[derive(Args, Debug)]
+pub struct Agent {
+    /// The node this agent serves.
+    #[arg(long, env = "NODE_NAME")]
+    pub node: String,
+    /// Kubeconfig [default: the pod's service account].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Socket for the CNI plugin and the command line.
+    #[arg(long, default_value = "/run/flatnet/agent.sock")]
+    pub socket: PathBuf,
+    /// Folder for the addresses given out.
+    #[arg(long, default_value = "/var/lib/flatnet")]
+    pub state: PathBuf,
+    /// Folder for the CNI configuration.
+    #[arg(long, default_value = "/etc/cni/net.d")]
+    pub cni_conf: PathBuf,
+}
+
+/// `flatnet controller`.
+#[derive(Args, Debug)]
+pub struct Controller {
+    /// Kubeconfig [default: the pod's service account].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `flatnet lab`.
+#[derive(Subcommand, Debug)]
+pub enum Lab {
+    /// The Kubernetes API.
+    Apiserver {
+        /// Where to listen on the machine.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The namespace of the underlay.
+        #[arg(long)]
+        netns: String,
+        /// Where to listen in that namespace.
+        #[arg(long, value_delimiter = ',')]
+        listen_inside: Vec<SocketAddr>,
+        /// Ranges of the Services.
+        #[arg(long, value_delimiter = ',')]
+        service_cidr: Vec<IpNet>,
+    },
+    /// Scheduler and controllers.
+    Controllers,
+    /// One node's kubelet.
+    Kubelet {
+        /// The node.
+        #[arg(long)]
+        node: String,
+        /// Its addresses, primary first.
+        #[arg(long, value_delimiter = ',')]
+        node_ip: Vec<IpAddr>,
+    },
+    /// One pod's shim.
+    Shim(Words),
+    /// A built-in image.
+    Image(Words),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn name_and_output_go_anywhere() {
+        let cli = Cli::try_parse_from(["flatnet", "status", "--name", "blue", "-o", "json"]).unwrap();
+        assert_eq!((cli.name.as_str(), cli.output), ("blue", Output::Json));
+    }
+
+    #[test]
+    fn words_after_kubectl_are_kubectls() {
+        let cli = Cli::try_parse_from(["flatnet", "kubectl", "--", "get", "pods", "-o", "yaml"]).unwrap();
+        let Command::Kubectl(words) = cli.command else {
+            panic!("not kubectl");
+        };
+        assert_eq!(words.words, ["get", "pods", "-o", "yaml"]);
+    }
+
+    #[test]
+    fn an_unknown_fabric_is_answered_with_the_known_ones_and_a_guess() {
+        let error = Cli::try_parse_from(["flatnet", "up", "--fabric", "hostgw"]).unwrap_err().to_string();
+        assert!(error.contains("'hostgw'") && error.contains("vxlan, host-gw, cross-subnet"), "{error}");
+        assert!(error.contains("'host-gw'"), "{error}");
+    }
+
+    #[test]
+    fn ranges_are_read_one_a_family() {
+        let cli = Cli::try_parse_from(["flatnet", "up", "--cluster-cidr", "10.1.0.0/16,fd00::/56"]).unwrap();
+        let Command::Up(up) = cli.command else {
+            panic!("not up");
+        };
+        assert_eq!(up.cluster_cidr.len(), 2);
+        assert!(Cli::try_parse_from(["flatnet", "up", "--cluster-cidr", "10.1.0.0"]).is_err());
+    }
+
+    #[test]
+    fn a_mistyped_command_is_answered_with_the_likely_one() {
+        let error = Cli::try_parse_from(["flatnet", "stauts"]).unwrap_err().to_string();
+        assert!(error.contains("status"), "{error}");
+    }
+}

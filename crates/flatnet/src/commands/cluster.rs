@@ -1,0 +1,126 @@
+//! `up`, `down` and `env`.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Instant;
+
+use lab::cluster::spec::{Request, shown};
+use lab::cluster::{down as ending, state};
+use lab::paths::ClusterPaths;
+use serde_json::json;
+
+use super::{Failure, Outcome, on_site};
+use crate::cli::{Down, Output, Up};
+use crate::output;
+
+/// Makes a cluster, then applies the manifests.
+pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
+    let start = Instant::now();
+    let request = Request {
+        nodes: up.nodes,
+        fabric: up.fabric,
+        mtu: up.mtu,
+        pod_mode: up.pod_mode,
+        dual_stack: up.dual_stack,
+        cluster_cidrs: up.cluster_cidr.clone(),
+        service_cidrs: up.service_cidr.clone(),
+        segments: up.subnets,
+        api_port: up.api_port,
+    };
+    // A manifest that cannot be read is found before a cluster is made.
+    let mut objects = Vec::new();
+    for file in &up.files {
+        objects.extend(api::manifest::parse(&file.display().to_string(), &read(file)?)?);
+    }
+    let kubeconfig = paths.kubeconfig();
+    let outcome = on_site(paths, async |site| {
+        let outcome = site.up(&request).await?;
+        api::manifest::apply(&outcome.client, "flatnet", &objects, |applied| {
+            let namespace = applied.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
+            eprintln!("  applied {} {namespace}{}", applied.kind, applied.name);
+        })
+        .await?;
+        Ok(outcome)
+    })?;
+    let spec = &outcome.spec;
+    if output == Output::Json {
+        let nodes: Vec<&str> = spec.nodes.iter().map(|node| node.name.as_str()).collect();
+        output::json(&json!({
+            "name": spec.name,
+            "created": outcome.fresh,
+            "kubeconfig": kubeconfig,
+            "server": format!("https://127.0.0.1:{}", spec.api_port),
+            "nodes": nodes,
+            "fabric": shown(&spec.fabric.mode),
+            "seconds": start.elapsed().as_secs_f64(),
+        }))?;
+        return Ok(());
+    }
+    let name = named(&spec.name);
+    let nodes = spec.nodes.len();
+    output::print(&format!(
+        "cluster {}: {nodes} {} ready in {}, fabric {}\n  eval \"$(flatnet env{name})\"    then kubectl talks to it\n  flatnet check{name}           tries every path\n",
+        spec.name,
+        if nodes == 1 { "node" } else { "nodes" },
+        output::short(start.elapsed()),
+        shown(&spec.fabric.mode),
+    ));
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::Usage(format!("--file {}: {error}", file.display()));
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(failed)?;
+        return Ok(text);
+    }
+    fs::read_to_string(file).map_err(failed)
+}
+
+/// The flag that names this cluster in a command, where it is needed.
+pub fn named(name: &str) -> String {
+    if name == "flatnet" { String::new() } else { format!(" --name {name}") }
+}
+
+/// Ends one cluster, or all.
+pub fn down(paths: &ClusterPaths, down: &Down, output: Output) -> Outcome {
+    let all = if down.all {
+        state::clusters().iter().map(|name| ClusterPaths::new(name)).collect()
+    } else {
+        vec![paths.clone()]
+    };
+    let mut ended = Vec::new();
+    let mut failures = Vec::new();
+    for paths in &all {
+        let start = Instant::now();
+        match ending::down(paths) {
+            Ok(true) => {
+                eprintln!("✓ cluster {} is gone ({})", paths.name, output::short(start.elapsed()));
+                ended.push(paths.name.clone());
+            }
+            Ok(false) => eprintln!("there is no cluster called {}; nothing to do", paths.name),
+            Err(error) => failures.push(format!("cluster {}: {error}", paths.name)),
+        }
+    }
+    if output == Output::Json {
+        output::json(&json!({ "ended": ended }))?;
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("{}\nwhat could be removed is removed; run it again for the rest", failures.join("\n"))))
+}
+
+/// Prints the line for the shell.
+pub fn env(paths: &ClusterPaths, output: Output) -> Outcome {
+    state::existing(paths)?;
+    let kubeconfig = paths.kubeconfig();
+    if output == Output::Json {
+        output::json(&json!({ "KUBECONFIG": kubeconfig }))?;
+    } else {
+        output::print(&format!("export KUBECONFIG={}\n", kubeconfig.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The parts of the one-machine cluster.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ::lab::paths::ClusterPaths;
+use ::lab::{images, shim};
+use linux::{NetNs, run_in};
+use tokio::net::TcpSocket;
+
+use super::daemons::{self, serve};
+use super::{Failure, Outcome};
+use crate::cli::{self, Lab};
+
+/// The parts started for each pod and each container, without the command line's weight.
+pub fn quick(words: &[OsString]) -> Option<ExitCode> {
+    let (part, rest) = words.split_first()?;
+    let code = match part.to_str()? {
+        "shim" => shim::server::main(Path::new(rest.first()?)),
+        "image" => {
+            let words: Vec<String> = rest.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let (name, args) = words.split_first()?;
+            images::main(name, args)
+        }
+        _ => return None,
+    };
+    Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs one part to its end.
+pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
+    match part {
+        Lab::Apiserver {
+            listen,
+            netns,
+            listen_inside,
+            service_cidr,
+        } => {
+            let inside = NetNs::named(&netns).map_err(|error| Failure::Failed(error.to_string()))?;
+            let mut listeners = vec![bind(listen)?];
+            for address in &listen_inside {
+                let bound = run_in(&inside, || bind(*address));
+                listeners.push(bound.map_err(|error| Failure::Failed(error.to_string()))??);
+            }
+            let options = apiserver::Options {
+                data_dir: paths.apiserver(),
+                listeners,
+                service_cidrs: service_cidr,
+                node_ports: 30000..=32767,
+                advertise: listen_inside.iter().map(SocketAddr::ip).collect(),
+                advertise_port: listen_inside.first().map_or(6443, SocketAddr::port),
+                connect: connect_in(inside),
+            };
+            serve("apiserver", async {
+                let _server = apiserver::Server::start(options).await?;
+                std::future::pending::<Result<(), apiserver::StartError>>().await
+            })
+        }
+        Lab::Controllers => {
+            let kubeconfig = Some(paths.controllers_kubeconfig());
+            daemons::controller(cli::Controller { kubeconfig })
+        }
+        Lab::Kubelet { .. } => Err(Failure::Failed("the kubelet is not wired yet".into())),
+        Lab::Shim(words) | Lab::Image(words) => {
+            Err(Failure::Usage(format!("not a part's words: {:?}", words.words)))
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| Failure::Failed(format!("listen on {address}: {error}")))
+}
+
+/// Reaches kubelets: the socket is made in the underlay's namespace and stays there.
+fn connect_in(netns: NetNs) -> apiserver::Connect {
+    let netns = Arc::new(netns);
+    Arc::new(move |address, port| {
+        let netns = netns.clone();
+        Box::pin(async move {
+            let made = tokio::task::spawn_blocking(move || {
+                run_in(&netns, || if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
+            });
+            let socket = made.await?.map_err(std::io::Error::other)??;
+            socket.connect(SocketAddr::new(address, port)).await
+        })
+    })
+}

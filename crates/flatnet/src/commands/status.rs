@@ -1,0 +1,180 @@
+//! `status`: nodes, functions, versions, health.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+use lab::cluster::plan::{Plan, Process, plan};
+use lab::cluster::spec::{ClusterSpec, shown};
+use lab::cluster::{cgroup, process, state};
+use lab::paths::ClusterPaths;
+use serde::Serialize;
+
+use super::{Failure, Outcome, runtime};
+use crate::cli::Output;
+use crate::output::{self, Tone, toned};
+
+/// How long the API may take before it counts as away.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    name: String,
+    healthy: bool,
+    version: &'static str,
+    kubernetes: Option<String>,
+    server: String,
+    api: String,
+    fabric: String,
+    pod_mode: String,
+    cluster_cidrs: Vec<String>,
+    service_cidrs: Vec<String>,
+    processes: BTreeMap<String, bool>,
+    nodes: Vec<NodeRow>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeRow {
+    name: String,
+    ready: bool,
+    message: String,
+    addresses: Vec<String>,
+    pod_cidrs: Vec<String>,
+    pods: usize,
+    running: usize,
+}
+
+/// What the API knows.
+struct Known {
+    version: String,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+}
+
+/// Prints how the cluster stands; exit 1 where something is wrong.
+pub fn status(paths: &ClusterPaths, output: Output) -> Outcome {
+    let spec = state::existing(paths)?;
+    let plan = plan(&spec, paths);
+    let mount = cgroup::mount()?;
+    let known = runtime()?.block_on(async {
+        let asked = tokio::time::timeout(PATIENCE, ask(paths)).await;
+        asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+    });
+    let each = plan.nodes.iter().flat_map(|node| &node.processes);
+    let all = [&plan.apiserver, &plan.controllers].into_iter().chain(each);
+    let runs = |process: &Process| (process.name.clone(), process::runs(&mount, process));
+    let status = assess(&spec, &plan, known, all.map(runs).collect());
+    if output == Output::Json {
+        output::json(&status)?;
+    } else {
+        print(&status);
+    }
+    if status.healthy { Ok(()) } else { Err(Failure::Said) }
+}
+
+async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
+    let client: Client = api::client(Some(&paths.kubeconfig()), "flatnet").await.map_err(|error| error.to_string())?;
+    let fail = |error: kube::Error| api::error::cause(&error);
+    let all = ListParams::default();
+    let (nodes, pods) = (Api::<Node>::all(client.clone()), Api::<Pod>::all(client.clone()));
+    let (version, nodes, pods) = futures::try_join!(client.apiserver_version(), nodes.list(&all), pods.list(&all)).map_err(fail)?;
+    Ok(Known {
+        version: version.git_version,
+        nodes: nodes.items,
+        pods: pods.items,
+    })
+}
+
+fn assess(spec: &ClusterSpec, plan: &Plan, known: Result<Known, String>, processes: BTreeMap<String, bool>) -> Status {
+    let strings = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect();
+    let (api, known) = match known {
+        Ok(known) => ("ok".to_owned(), Some(known)),
+        Err(why) => (why, None),
+    };
+    let nodes: Vec<NodeRow> = plan.nodes.iter().map(|node| row(&node.name, known.as_ref())).collect();
+    Status {
+        healthy: api == "ok" && nodes.iter().all(|node| node.ready) && processes.values().all(|runs| *runs),
+        name: spec.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        kubernetes: known.map(|known| known.version),
+        server: format!("https://127.0.0.1:{}", spec.api_port),
+        api,
+        fabric: shown(&spec.fabric.mode),
+        pod_mode: shown(&spec.pod_mode),
+        cluster_cidrs: strings(&spec.cluster_cidrs),
+        service_cidrs: strings(&spec.service_cidrs),
+        processes,
+        nodes,
+    }
+}
+
+fn row(name: &str, known: Option<&Known>) -> NodeRow {
+    let mut row = NodeRow {
+        name: name.to_owned(),
+        ready: false,
+        message: "the API is away".into(),
+        addresses: Vec::new(),
+        pod_cidrs: Vec::new(),
+        pods: 0,
+        running: 0,
+    };
+    let Some(known) = known else {
+        return row;
+    };
+    let on_node = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(name));
+    let running = |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+    row.pods = known.pods.iter().filter(on_node).count();
+    row.running = known.pods.iter().filter(on_node).filter(running).count();
+    let Some(node) = known.nodes.iter().find(|node| node.name_any() == name) else {
+        row.message = "not registered".into();
+        return row;
+    };
+    row.pod_cidrs = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+    let Some(status) = &node.status else {
+        return row;
+    };
+    let internal = status.addresses.iter().flatten().filter(|address| address.type_ == "InternalIP");
+    row.addresses = internal.map(|address| address.address.clone()).collect();
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+    row.ready = ready.is_some_and(|condition| condition.status == "True");
+    row.message = ready.and_then(|condition| condition.message.clone()).unwrap_or_default();
+    row
+}
+
+fn print(status: &Status) {
+    let tone = |good| if good { Tone::Good } else { Tone::Bad };
+    let mut text = format!(
+        "cluster   {} ({})\napi       {} {}\nversion   flatnet {}{}\nfabric    {}, pods {}, {}\n",
+        status.name,
+        toned(if status.healthy { "healthy" } else { "not healthy" }, tone(status.healthy)),
+        status.server,
+        toned(&status.api, tone(status.api == "ok")),
+        status.version,
+        status.kubernetes.as_deref().map(|version| format!(", Kubernetes API {version}")).unwrap_or_default(),
+        status.fabric,
+        status.pod_mode,
+        status.cluster_cidrs.join(","),
+    );
+    let stopped: Vec<&str> = status.processes.iter().filter(|(_, runs)| !**runs).map(|(name, _)| name.as_str()).collect();
+    if !stopped.is_empty() {
+        text.push_str(&format!("stopped   {}\n          `flatnet up` starts what is missing\n", toned(&stopped.join(", "), Tone::Bad)));
+    }
+    text.push('\n');
+    output::print(&text);
+    let rows = status.nodes.iter().map(|node| {
+        let state = if node.ready { "Ready" } else { "NotReady" };
+        vec![
+            node.name.clone(),
+            toned(state, tone(node.ready)),
+            node.addresses.join(","),
+            node.pod_cidrs.join(","),
+            format!("{}/{}", node.running, node.pods),
+            if node.ready { String::new() } else { node.message.clone() },
+        ]
+    });
+    output::table(&["NODE", "STATE", "ADDRESS", "POD CIDR", "PODS", ""], rows.collect());
+}
