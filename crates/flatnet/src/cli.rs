@@ -27,10 +27,23 @@ Examples:
 #[command(name = "flatnet", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
     /// Which cluster, where several live on one machine.
-    #[arg(long, global = true, default_value = "flatnet", env = "FLATNET_NAME", value_name = "CLUSTER")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "flatnet",
+        env = "FLATNET_NAME",
+        value_name = "CLUSTER"
+    )]
     pub name: String,
     /// How to print what is asked for.
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub output: Output,
     /// What to do.
     #[command(subcommand)]
@@ -136,10 +149,12 @@ pub struct Up {
 }
 
 fn fabric_mode() -> impl clap::builder::TypedValueParser<Value = FabricMode> {
-    PossibleValuesParser::new(["vxlan", "host-gw", "cross-subnet"]).map(|word| match word.as_str() {
-        "host-gw" => FabricMode::HostGw,
-        "cross-subnet" => FabricMode::CrossSubnet,
-        _ => FabricMode::Vxlan,
+    PossibleValuesParser::new(["vxlan", "host-gw", "cross-subnet"]).map(|word| {
+        match word.as_str() {
+            "host-gw" => FabricMode::HostGw,
+            "cross-subnet" => FabricMode::CrossSubnet,
+            _ => FabricMode::Vxlan,
+        }
     })
 }
 
@@ -162,7 +177,12 @@ pub struct Down {
 #[derive(Args, Debug)]
 pub struct Words {
     /// The command's words.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
     pub words: Vec<std::ffi::OsString>,
 }
 
@@ -330,13 +350,15 @@ mod tests {
 
     #[test]
     fn name_and_output_go_anywhere() {
-        let cli = Cli::try_parse_from(["flatnet", "status", "--name", "blue", "-o", "json"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["flatnet", "status", "--name", "blue", "-o", "json"]).unwrap();
         assert_eq!((cli.name.as_str(), cli.output), ("blue", Output::Json));
     }
 
     #[test]
     fn words_after_kubectl_are_kubectls() {
-        let cli = Cli::try_parse_from(["flatnet", "kubectl", "--", "get", "pods", "-o", "yaml"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["flatnet", "kubectl", "--", "get", "pods", "-o", "yaml"]).unwrap();
         let Command::Kubectl(words) = cli.command else {
             panic!("not kubectl");
         };
@@ -345,14 +367,20 @@ mod tests {
 
     #[test]
     fn an_unknown_fabric_is_answered_with_the_known_ones_and_a_guess() {
-        let error = Cli::try_parse_from(["flatnet", "up", "--fabric", "hostgw"]).unwrap_err().to_string();
-        assert!(error.contains("'hostgw'") && error.contains("vxlan, host-gw, cross-subnet"), "{error}");
+        let error = Cli::try_parse_from(["flatnet", "up", "--fabric", "hostgw"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("'hostgw'") && error.contains("vxlan, host-gw, cross-subnet"),
+            "{error}"
+        );
         assert!(error.contains("'host-gw'"), "{error}");
     }
 
     #[test]
     fn ranges_are_read_one_a_family() {
-        let cli = Cli::try_parse_from(["flatnet", "up", "--cluster-cidr", "10.1.0.0/16,fd00::/56"]).unwrap();
+        let cli = Cli::try_parse_from(["flatnet", "up", "--cluster-cidr", "10.1.0.0/16,fd00::/56"])
+            .unwrap();
         let Command::Up(up) = cli.command else {
             panic!("not up");
         };
@@ -362,7 +390,9 @@ mod tests {
 
     #[test]
     fn a_mistyped_command_is_answered_with_the_likely_one() {
-        let error = Cli::try_parse_from(["flatnet", "stauts"]).unwrap_err().to_string();
+        let error = Cli::try_parse_from(["flatnet", "stauts"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("status"), "{error}");
     }
 }

@@ -74,17 +74,30 @@ impl Progress {
 
     /// Takes one event.
     pub fn take(&self, event: Event) {
-        let mut step = self.step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut step = self
+            .step
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut out = std::io::stderr().lock();
         let _ = match event {
             Event::Begin(what) => {
                 *step = what;
-                if self.terminal { write!(out, "\r\u{1b}[K  {what} ...") } else { Ok(()) }
+                if self.terminal {
+                    write!(out, "\r\u{1b}[K  {what} ...")
+                } else {
+                    Ok(())
+                }
             }
-            Event::Progress(words) if self.terminal => write!(out, "\r\u{1b}[K  {} ... {words}", *step),
+            Event::Progress(words) if self.terminal => {
+                write!(out, "\r\u{1b}[K  {} ... {words}", *step)
+            }
             Event::Progress(_) => Ok(()),
             Event::Done(words, took) => {
-                let start = if self.terminal { "\r\u{1b}[K\u{1b}[32m✓\u{1b}[0m" } else { "✓" };
+                let start = if self.terminal {
+                    "\r\u{1b}[K\u{1b}[32m✓\u{1b}[0m"
+                } else {
+                    "✓"
+                };
                 writeln!(out, "{start} {:<13} {words} ({})", *step, short(took))
             }
         };

@@ -31,13 +31,20 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
     // A manifest that cannot be read is found before a cluster is made.
     let mut objects = Vec::new();
     for file in &up.files {
-        objects.extend(api::manifest::parse(&file.display().to_string(), &read(file)?)?);
+        objects.extend(api::manifest::parse(
+            &file.display().to_string(),
+            &read(file)?,
+        )?);
     }
     let kubeconfig = paths.kubeconfig();
     let outcome = on_site(paths, async |site| {
         let outcome = site.up(&request).await?;
         api::manifest::apply(&outcome.client, "flatnet", &objects, |applied| {
-            let namespace = applied.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
+            let namespace = applied
+                .namespace
+                .as_deref()
+                .map(|n| format!("{n}/"))
+                .unwrap_or_default();
             eprintln!("  applied {} {namespace}{}", applied.kind, applied.name);
         })
         .await?;
@@ -70,7 +77,8 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::Usage(format!("--file {}: {error}", file.display()));
+    let failed =
+        |error: std::io::Error| Failure::Usage(format!("--file {}: {error}", file.display()));
     if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(failed)?;
@@ -81,13 +89,20 @@ fn read(file: &Path) -> Result<String, Failure> {
 
 /// The flag that names this cluster in a command, where it is needed.
 pub fn named(name: &str) -> String {
-    if name == "flatnet" { String::new() } else { format!(" --name {name}") }
+    if name == "flatnet" {
+        String::new()
+    } else {
+        format!(" --name {name}")
+    }
 }
 
 /// Ends one cluster, or all.
 pub fn down(paths: &ClusterPaths, down: &Down, output: Output) -> Outcome {
     let all = if down.all {
-        state::clusters().iter().map(|name| ClusterPaths::new(name)).collect()
+        state::clusters()
+            .iter()
+            .map(|name| ClusterPaths::new(name))
+            .collect()
     } else {
         vec![paths.clone()]
     };
@@ -97,7 +112,11 @@ pub fn down(paths: &ClusterPaths, down: &Down, output: Output) -> Outcome {
         let start = Instant::now();
         match ending::down(paths) {
             Ok(true) => {
-                eprintln!("✓ cluster {} is gone ({})", paths.name, output::short(start.elapsed()));
+                eprintln!(
+                    "✓ cluster {} is gone ({})",
+                    paths.name,
+                    output::short(start.elapsed())
+                );
                 ended.push(paths.name.clone());
             }
             Ok(false) => eprintln!("there is no cluster called {}; nothing to do", paths.name),
@@ -110,7 +129,10 @@ pub fn down(paths: &ClusterPaths, down: &Down, output: Output) -> Outcome {
     if failures.is_empty() {
         return Ok(());
     }
-    Err(Failure::Failed(format!("{}\nwhat could be removed is removed; run it again for the rest", failures.join("\n"))))
+    Err(Failure::Failed(format!(
+        "{}\nwhat could be removed is removed; run it again for the rest",
+        failures.join("\n")
+    )))
 }
 
 /// Prints the line for the shell.

@@ -22,7 +22,12 @@ pub fn log() {
 /// Runs a daemon until it ends or is told to (SIGTERM, SIGINT).
 pub fn serve<E: ToString>(name: &str, work: impl Future<Output = Result<(), E>>) -> Outcome {
     log();
-    tracing::info!(daemon = name, version = env!("CARGO_PKG_VERSION"), pid = process::id(), "starting");
+    tracing::info!(
+        daemon = name,
+        version = env!("CARGO_PKG_VERSION"),
+        pid = process::id(),
+        "starting"
+    );
     let runtime = super::runtime()?;
     let ended = runtime.block_on(async {
         let told = |kind| signal(kind).map_err(|error| Failure::Failed(format!("watch for signals: {error}")));
@@ -52,12 +57,20 @@ pub fn agent(_agent: cli::Agent) -> Outcome {
 pub fn controller(controller: cli::Controller) -> Outcome {
     serve("controller", async move {
         let client = api::client(controller.kubeconfig.as_deref(), "flatnet-controller").await?;
-        ::controller::run(client, ::controller::Options { identity: identity() }).await
+        ::controller::run(
+            client,
+            ::controller::Options {
+                identity: identity(),
+            },
+        )
+        .await
     })
 }
 
 /// Who leads: the pod or the machine, with the process.
 fn identity() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
     format!("{}-{}", host.as_deref().unwrap_or("flatnet"), process::id())
 }

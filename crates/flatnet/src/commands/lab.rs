@@ -21,7 +21,10 @@ pub fn quick(words: &[OsString]) -> Option<ExitCode> {
     let code = match part.to_str()? {
         "shim" => shim::server::main(Path::new(rest.first()?)),
         "image" => {
-            let words: Vec<String> = rest.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let words: Vec<String> = rest
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
             let (name, args) = words.split_first()?;
             images::main(name, args)
         }
@@ -39,7 +42,8 @@ pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
             listen_inside,
             service_cidr,
         } => {
-            let inside = NetNs::named(&netns).map_err(|error| Failure::Failed(error.to_string()))?;
+            let inside =
+                NetNs::named(&netns).map_err(|error| Failure::Failed(error.to_string()))?;
             let mut listeners = vec![bind(listen)?];
             for address in &listen_inside {
                 let bound = run_in(&inside, || bind(*address));
@@ -64,14 +68,16 @@ pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
             daemons::controller(cli::Controller { kubeconfig })
         }
         Lab::Kubelet { .. } => Err(Failure::Failed("the kubelet is not wired yet".into())),
-        Lab::Shim(words) | Lab::Image(words) => {
-            Err(Failure::Usage(format!("not a part's words: {:?}", words.words)))
-        }
+        Lab::Shim(words) | Lab::Image(words) => Err(Failure::Usage(format!(
+            "not a part's words: {:?}",
+            words.words
+        ))),
     }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| Failure::Failed(format!("listen on {address}: {error}")))
+    TcpListener::bind(address)
+        .map_err(|error| Failure::Failed(format!("listen on {address}: {error}")))
 }
 
 /// Reaches kubelets: the socket is made in the underlay's namespace and stays there.
@@ -81,7 +87,13 @@ fn connect_in(netns: NetNs) -> apiserver::Connect {
         let netns = netns.clone();
         Box::pin(async move {
             let made = tokio::task::spawn_blocking(move || {
-                run_in(&netns, || if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
+                run_in(&netns, || {
+                    if address.is_ipv4() {
+                        TcpSocket::new_v4()
+                    } else {
+                        TcpSocket::new_v6()
+                    }
+                })
             });
             let socket = made.await?.map_err(std::io::Error::other)??;
             socket.connect(SocketAddr::new(address, port)).await

@@ -73,7 +73,11 @@ fn failed(failure: Failure) -> ExitCode {
         Failure::Said => return ExitCode::from(1),
     };
     let mut out = std::io::stderr().lock();
-    let word = if out.is_terminal() { "\r\u{1b}[K\u{1b}[31merror:\u{1b}[0m" } else { "error:" };
+    let word = if out.is_terminal() {
+        "\r\u{1b}[K\u{1b}[31merror:\u{1b}[0m"
+    } else {
+        "error:"
+    };
     let _ = writeln!(out, "{word} {text}");
     ExitCode::from(code)
 }
@@ -100,12 +104,18 @@ fn dispatch(cli: Cli) -> Outcome {
 
 /// A runtime for commands that talk to the API.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     built.map_err(|error| Failure::Failed(format!("start the runtime: {error}")))
 }
 
 /// Runs `work` with the cluster's site, its steps shown on standard error.
-fn on_site<T>(paths: ClusterPaths, work: impl AsyncFnOnce(&Site<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+fn on_site<T>(
+    paths: ClusterPaths,
+    work: impl AsyncFnOnce(&Site<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let progress = Progress::new();
     let report = |event| progress.take(event);
     let site = Site {

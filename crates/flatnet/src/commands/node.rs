@@ -67,7 +67,9 @@ fn list(paths: &ClusterPaths, output: Output) -> Outcome {
     let mount = cgroup::mount()?;
     let runs = |node: &lab::cluster::plan::NodePlan, part: &str| {
         let name = format!("{}/{part}", node.name);
-        node.processes.iter().any(|process| process.name == name && process::runs(&mount, process))
+        node.processes
+            .iter()
+            .any(|process| process.name == name && process::runs(&mount, process))
     };
     let rows: Vec<Row> = plan
         .nodes
@@ -84,9 +86,19 @@ fn list(paths: &ClusterPaths, output: Output) -> Outcome {
     if output == Output::Json {
         return Ok(output::json(&rows)?);
     }
-    let is = |good: bool, yes: &str, no: &str| if good { toned(yes, Tone::Good) } else { toned(no, Tone::Bad) };
+    let is = |good: bool, yes: &str, no: &str| {
+        if good {
+            toned(yes, Tone::Good)
+        } else {
+            toned(no, Tone::Bad)
+        }
+    };
     let rows = rows.iter().map(|row| {
-        let addresses: Vec<String> = row.addresses.iter().map(|net| net.addr().to_string()).collect();
+        let addresses: Vec<String> = row
+            .addresses
+            .iter()
+            .map(|net| net.addr().to_string())
+            .collect();
         vec![
             row.name.clone(),
             addresses.join(","),
@@ -96,6 +108,9 @@ fn list(paths: &ClusterPaths, output: Output) -> Outcome {
             row.netns.clone(),
         ]
     });
-    output::table(&["NODE", "ADDRESS", "AGENT", "KUBELET", "CABLE", "NETNS"], rows.collect());
+    output::table(
+        &["NODE", "ADDRESS", "AGENT", "KUBELET", "CABLE", "NETNS"],
+        rows.collect(),
+    );
     Ok(())
 }

@@ -30,26 +30,43 @@ pub fn kubectl(paths: &ClusterPaths, words: &[OsString]) -> Outcome {
 
 /// kubectl in PATH, beside this program, or in the project's `.tools/bin` above it.
 fn find_kubectl() -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let mut folders: Vec<PathBuf> = env::var_os("PATH")
+        .map(|path| env::split_paths(&path).collect())
+        .unwrap_or_default();
     if let Ok(program) = env::current_exe() {
         folders.extend(program.parent().map(Path::to_owned));
-        folders.extend(program.ancestors().skip(1).map(|folder| folder.join(".tools/bin")));
+        folders.extend(
+            program
+                .ancestors()
+                .skip(1)
+                .map(|folder| folder.join(".tools/bin")),
+        );
     }
-    folders.into_iter().map(|folder| folder.join("kubectl")).find(|file| is_program(file))
+    folders
+        .into_iter()
+        .map(|folder| folder.join("kubectl"))
+        .find(|file| is_program(file))
 }
 
 fn is_program(file: &Path) -> bool {
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Runs a command in the client's namespace.
 pub fn client(paths: &ClusterPaths, words: &[OsString]) -> Outcome {
     state::existing(paths)?;
     let Some((program, args)) = words.split_first() else {
-        return Err(Failure::Usage("give a command: flatnet client -- curl http://10.0.1.10:30080".into()));
+        return Err(Failure::Usage(
+            "give a command: flatnet client -- curl http://10.0.1.10:30080".into(),
+        ));
     };
     let enter = NetNs::named(&paths.netns("client")).and_then(|netns| netns.enter());
-    enter.map_err(|error| Failure::Failed(format!("{error}; flatnet up makes what is missing, as root")))?;
+    enter.map_err(|error| {
+        Failure::Failed(format!(
+            "{error}; flatnet up makes what is missing, as root"
+        ))
+    })?;
     let mut command = Command::new(program);
     command.args(args);
     replace(command, program)

@@ -73,15 +73,29 @@ pub fn status(paths: &ClusterPaths, output: Output) -> Outcome {
     } else {
         print(&status);
     }
-    if status.healthy { Ok(()) } else { Err(Failure::Said) }
+    if status.healthy {
+        Ok(())
+    } else {
+        Err(Failure::Said)
+    }
 }
 
 async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
-    let client: Client = api::client(Some(&paths.kubeconfig()), "flatnet").await.map_err(|error| error.to_string())?;
+    let client: Client = api::client(Some(&paths.kubeconfig()), "flatnet")
+        .await
+        .map_err(|error| error.to_string())?;
     let fail = |error: kube::Error| api::error::cause(&error);
     let all = ListParams::default();
-    let (nodes, pods) = (Api::<Node>::all(client.clone()), Api::<Pod>::all(client.clone()));
-    let (version, nodes, pods) = futures::try_join!(client.apiserver_version(), nodes.list(&all), pods.list(&all)).map_err(fail)?;
+    let (nodes, pods) = (
+        Api::<Node>::all(client.clone()),
+        Api::<Pod>::all(client.clone()),
+    );
+    let (version, nodes, pods) = futures::try_join!(
+        client.apiserver_version(),
+        nodes.list(&all),
+        pods.list(&all)
+    )
+    .map_err(fail)?;
     Ok(Known {
         version: version.git_version,
         nodes: nodes.items,
@@ -89,15 +103,26 @@ async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
     })
 }
 
-fn assess(spec: &ClusterSpec, plan: &Plan, known: Result<Known, String>, processes: BTreeMap<String, bool>) -> Status {
+fn assess(
+    spec: &ClusterSpec,
+    plan: &Plan,
+    known: Result<Known, String>,
+    processes: BTreeMap<String, bool>,
+) -> Status {
     let strings = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect();
     let (api, known) = match known {
         Ok(known) => ("ok".to_owned(), Some(known)),
         Err(why) => (why, None),
     };
-    let nodes: Vec<NodeRow> = plan.nodes.iter().map(|node| row(&node.name, known.as_ref())).collect();
+    let nodes: Vec<NodeRow> = plan
+        .nodes
+        .iter()
+        .map(|node| row(&node.name, known.as_ref()))
+        .collect();
     Status {
-        healthy: api == "ok" && nodes.iter().all(|node| node.ready) && processes.values().all(|runs| *runs),
+        healthy: api == "ok"
+            && nodes.iter().all(|node| node.ready)
+            && processes.values().all(|runs| *runs),
         name: spec.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
         kubernetes: known.map(|known| known.version),
@@ -125,23 +150,45 @@ fn row(name: &str, known: Option<&Known>) -> NodeRow {
     let Some(known) = known else {
         return row;
     };
-    let on_node = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(name));
-    let running = |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+    let on_node = |pod: &&Pod| {
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| spec.node_name.as_deref() == Some(name))
+    };
+    let running = |pod: &&Pod| {
+        pod.status
+            .as_ref()
+            .is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    };
     row.pods = known.pods.iter().filter(on_node).count();
     row.running = known.pods.iter().filter(on_node).filter(running).count();
     let Some(node) = known.nodes.iter().find(|node| node.name_any() == name) else {
         row.message = "not registered".into();
         return row;
     };
-    row.pod_cidrs = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+    row.pod_cidrs = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.pod_cidrs.clone())
+        .unwrap_or_default();
     let Some(status) = &node.status else {
         return row;
     };
-    let internal = status.addresses.iter().flatten().filter(|address| address.type_ == "InternalIP");
+    let internal = status
+        .addresses
+        .iter()
+        .flatten()
+        .filter(|address| address.type_ == "InternalIP");
     row.addresses = internal.map(|address| address.address.clone()).collect();
-    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready");
     row.ready = ready.is_some_and(|condition| condition.status == "True");
-    row.message = ready.and_then(|condition| condition.message.clone()).unwrap_or_default();
+    row.message = ready
+        .and_then(|condition| condition.message.clone())
+        .unwrap_or_default();
     row
 }
 
@@ -150,18 +197,37 @@ fn print(status: &Status) {
     let mut text = format!(
         "cluster   {} ({})\napi       {} {}\nversion   flatnet {}{}\nfabric    {}, pods {}, {}\n",
         status.name,
-        toned(if status.healthy { "healthy" } else { "not healthy" }, tone(status.healthy)),
+        toned(
+            if status.healthy {
+                "healthy"
+            } else {
+                "not healthy"
+            },
+            tone(status.healthy)
+        ),
         status.server,
         toned(&status.api, tone(status.api == "ok")),
         status.version,
-        status.kubernetes.as_deref().map(|version| format!(", Kubernetes API {version}")).unwrap_or_default(),
+        status
+            .kubernetes
+            .as_deref()
+            .map(|version| format!(", Kubernetes API {version}"))
+            .unwrap_or_default(),
         status.fabric,
         status.pod_mode,
         status.cluster_cidrs.join(","),
     );
-    let stopped: Vec<&str> = status.processes.iter().filter(|(_, runs)| !**runs).map(|(name, _)| name.as_str()).collect();
+    let stopped: Vec<&str> = status
+        .processes
+        .iter()
+        .filter(|(_, runs)| !**runs)
+        .map(|(name, _)| name.as_str())
+        .collect();
     if !stopped.is_empty() {
-        text.push_str(&format!("stopped   {}\n          `flatnet up` starts what is missing\n", toned(&stopped.join(", "), Tone::Bad)));
+        text.push_str(&format!(
+            "stopped   {}\n          `flatnet up` starts what is missing\n",
+            toned(&stopped.join(", "), Tone::Bad)
+        ));
     }
     text.push('\n');
     output::print(&text);
@@ -173,8 +239,15 @@ fn print(status: &Status) {
             node.addresses.join(","),
             node.pod_cidrs.join(","),
             format!("{}/{}", node.running, node.pods),
-            if node.ready { String::new() } else { node.message.clone() },
+            if node.ready {
+                String::new()
+            } else {
+                node.message.clone()
+            },
         ]
     });
-    output::table(&["NODE", "STATE", "ADDRESS", "POD CIDR", "PODS", ""], rows.collect());
+    output::table(
+        &["NODE", "STATE", "ADDRESS", "POD CIDR", "PODS", ""],
+        rows.collect(),
+    );
 }
