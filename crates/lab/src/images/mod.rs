@@ -60,3 +60,17 @@ pub fn main(name: &str, args: &[String]) -> i32 {
     let _ = (name, args);
     127
 }
+
+/// The name of the built-in program a container's path leads to.
+pub(crate) fn built_in(path: &Path) -> Option<&str> {
+    path.strip_prefix(FOLDER).ok()?.to_str()
+}
+
+/// Debian's package of a program.
+pub(crate) fn package_of(program: &str) -> Option<&'static str> {
+    let _ = program;
+    None
+}
+
+/// Where containers find the built-in programs.
+const FOLDER: &str = "/usr/lib/flatnet/images";

@@ -9,8 +9,15 @@
 //! shim that was killed is its cgroup folder and its facts (`state.json`), which
 //! [`client::stop`] clears away.
 
+mod caps;
 mod cgroup;
 pub mod client;
+mod container;
+mod logs;
+mod mounts;
+mod pause;
+mod process;
+mod rootfs;
 pub mod server;
 mod stream;
 mod wire;

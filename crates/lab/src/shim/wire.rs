@@ -115,6 +115,11 @@ impl Inbox {
         std::mem::take(&mut self.fds)
     }
 
+    /// The bytes that are no message: a child's report.
+    pub fn rest(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Reads what is there; false at the end of the stream.
     pub fn fill(&mut self, socket: RawFd) -> io::Result<bool> {
         let mut chunk = [0u8; 16 << 10];

@@ -1,0 +1,37 @@
+//! Integration tests of the one-machine cluster's parts.
+
+mod shim;
+
+/// This test binary stands in for `flatnet` where a part starts it again as
+/// `flatnet lab shim` or `flatnet lab image`: before the test harness starts a thread.
+#[used]
+// SAFETY: the loader calls it once, before main, with no other thread; std's own
+// initialiser for the arguments has run by then (it has a priority, this has none).
+#[unsafe(link_section = ".init_array")]
+static AS_FLATNET: extern "C" fn() = {
+    extern "C" fn as_flatnet() {
+        let args: Vec<String> = std::env::args_os()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        let code = match words.as_slice() {
+            [_, "lab", "shim", "--dir", dir] => lab::shim::server::main(dir.as_ref()),
+            [_, "lab", "image", name, rest @ ..] => {
+                let rest: Vec<String> = rest.iter().map(|a| (*a).to_owned()).collect();
+                lab::images::main(name, &rest)
+            }
+            _ => return,
+        };
+        std::process::exit(code);
+    }
+    as_flatnet
+};
+
+/// True for root; otherwise says that the test is skipped.
+fn is_root(test: &str) -> bool {
+    let root = nix::unistd::Uid::effective().is_root();
+    if !root {
+        eprintln!("{test}: skipped: needs root");
+    }
+    root
+}
