@@ -34,7 +34,7 @@ impl Sandbox {
             .map_err(|e| Error::io(format!("writing {}", dir.join(SPEC).display()), e))?;
         let what = || format!("starting the shim of pod {}", spec.uid);
         let mut child = tokio::process::Command::new(program)
-            .args(["lab", "shim", "--dir"])
+            .args(["lab", "shim"])
             .arg(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

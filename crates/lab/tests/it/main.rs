@@ -15,7 +15,7 @@ static AS_FLATNET: extern "C" fn() = {
             .collect();
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
         let code = match words.as_slice() {
-            [_, "lab", "shim", "--dir", dir] => lab::shim::server::main(dir.as_ref()),
+            [_, "lab", "shim", dir] => lab::shim::server::main(dir.as_ref()),
             [_, "lab", "image", name, rest @ ..] => {
                 let rest: Vec<String> = rest.iter().map(|a| (*a).to_owned()).collect();
                 lab::images::main(name, &rest)

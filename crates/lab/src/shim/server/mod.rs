@@ -38,7 +38,7 @@ const MAX_CONNECTIONS: usize = 256;
 /// How long a stop waits for killed processes to be gone.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// `flatnet lab shim --dir DIR`: serves the pod of that folder until it is stopped. To be
+/// `flatnet lab shim DIR`: serves the pod of that folder until it is stopped. To be
 /// called before any thread is started: everything in the pod is a fork of this process.
 pub fn main(dir: &Path) -> i32 {
     let done = Server::start(dir);
