@@ -14,6 +14,7 @@ mod mac;
 pub mod neigh;
 mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod route;
 pub mod sysctl;
 
@@ -24,4 +25,5 @@ pub use mac::Mac;
 pub use neigh::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{NetNs, run_in};
+pub use nftables::Nftables;
 pub use route::{Route, RouteFilter, RouteType, Scope};

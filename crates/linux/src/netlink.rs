@@ -168,8 +168,8 @@ impl std::os::fd::AsFd for Netlink {
 }
 
 const NLMSG_NOOP: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// One message as it lies in a datagram.
 pub(crate) struct Raw<'a> {

@@ -4,6 +4,7 @@
 
 mod links;
 mod netns;
+mod nftables;
 mod routes;
 
 use linux::{NetNs, Netlink};

@@ -1,0 +1,183 @@
+//! nftables: sends a transaction, reads one table back.
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+
+use nft::wire::read::{Question, request};
+use nft::wire::{Encoded, encode};
+use nft::{Compiled, Family, Transaction};
+
+use crate::error::{Error, Result};
+use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, split};
+use crate::netns::{NetNs, run_in};
+
+const RECEIVE_BUFFER: usize = 64 << 10;
+/// The table changed while it was read this often: return what there is.
+const READ_TRIES: usize = 10;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// A handle to the nftables of one network namespace, that of the thread that opened it.
+pub struct Nftables {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for Nftables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nftables").finish_non_exhaustive()
+    }
+}
+
+impl Nftables {
+    /// A handle to the calling thread's network namespace.
+    pub fn open() -> Result<Self> {
+        let failed = |error| Error::io("nftables socket", "open", &error);
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
+        socket.set_cap_ack(true).map_err(failed)?;
+        socket.set_ext_ack(true).map_err(failed)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: Vec::with_capacity(RECEIVE_BUFFER),
+        })
+    }
+
+    /// A handle to another network namespace.
+    pub fn open_in(netns: &NetNs) -> Result<Self> {
+        run_in(netns, Self::open)?
+    }
+
+    /// Makes all changes of a transaction, or none. The error names the first change the kernel
+    /// refused, for example `table flatnet: add rule to chain fabric-postrouting: ...`.
+    pub fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+        let batch = encode(transaction);
+        let object = || format!("table {}", transaction.table);
+        self.make_room(batch.bytes.len())
+            .map_err(|error| Error::io(object(), "change", &error))?;
+        self.socket
+            .send(&batch.bytes, 0)
+            .map_err(|error| Error::io(object(), "change", &error))?;
+        // The kernel has worked through the batch when the call returns: all answers are there.
+        let mut refused = None;
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io(object(), "change", &error)),
+            }
+            let mut rest = self.buffer.as_slice();
+            while let Some((raw, next)) = split(rest) {
+                rest = next;
+                if let (NLMSG_ERROR, None, Some((errno, message))) =
+                    (raw.kind, &refused, raw.error())
+                {
+                    refused = Some(describe(&object(), &batch, raw.sequence, errno, message));
+                }
+            }
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// What a table holds; [`None`] where it is not there.
+    pub fn read(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
+        for last in (0..READ_TRIES).map(|at| at + 1 == READ_TRIES) {
+            let mut compiled = Compiled::empty(family, table);
+            let mut interrupted = false;
+            match self.ask(&mut compiled, &Question::Table, &mut interrupted) {
+                Err(error) if error.is_not_found() => return Ok(None),
+                found => found?,
+            }
+            for question in [Question::Chains, Question::Rules, Question::Sets] {
+                self.ask(&mut compiled, &question, &mut interrupted)?;
+            }
+            let sets: Vec<String> = compiled.sets.keys().cloned().collect();
+            for set in sets {
+                match self.ask(&mut compiled, &Question::Elements(set), &mut interrupted) {
+                    // Deleted meanwhile.
+                    Err(error) if error.is_not_found() => interrupted = true,
+                    answer => answer?,
+                }
+            }
+            if !interrupted || last {
+                return Ok(Some(compiled));
+            }
+        }
+        Ok(None)
+    }
+
+    fn ask(
+        &mut self,
+        compiled: &mut Compiled,
+        question: &Question,
+        interrupted: &mut bool,
+    ) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let object = format!("table {}", compiled.name);
+        let failed = |error: std::io::Error| Error::io(object.clone(), "read", &error);
+        let bytes = request(compiled.family, &compiled.name, question, self.sequence);
+        self.socket.send(&bytes, 0).map_err(failed)?;
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed(error)),
+            }
+            let mut rest = self.buffer.as_slice();
+            while let Some((raw, next)) = split(rest) {
+                rest = next;
+                if raw.sequence != self.sequence {
+                    continue;
+                }
+                *interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
+                match raw.kind {
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        return match raw.error() {
+                            None => Ok(()),
+                            Some((errno, message)) => {
+                                Err(Error::kernel(object, "read", errno, message.as_deref()))
+                            }
+                        };
+                    }
+                    kind => compiled.take(kind, raw.payload()),
+                }
+            }
+        }
+    }
+
+    /// A batch is one datagram: the socket must be able to hold it.
+    fn make_room(&self, len: usize) -> std::io::Result<()> {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let room = len.saturating_mul(2).max(256 << 10);
+        let forced = setsockopt(&self.socket, sockopt::SndBufForce, &room);
+        // Without the right to exceed the system's limit, as far as that goes.
+        forced
+            .or_else(|_| setsockopt(&self.socket, sockopt::SndBuf, &room))
+            .map_err(std::io::Error::from)
+    }
+}
+
+fn describe(
+    table: &str,
+    batch: &Encoded,
+    sequence: u32,
+    errno: i32,
+    message: Option<String>,
+) -> Error {
+    let object = format!("{table}: {}", batch.about(sequence));
+    let error = Error::kernel(object, "change", errno, message.as_deref());
+    match errno {
+        libc::EOPNOTSUPP | libc::ENOENT => {
+            error.hint("is the nf_tables module with nat and fib in this kernel?")
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,330 @@
+//! A packet through a ruleset, as the kernel would take it.
+
+use std::net::IpAddr;
+
+use crate::compile::{Compiled, CompiledSet, Datum, ElementKey};
+use crate::expr::{CmpOp, Expr, NETWORK, STATE_ESTABLISHED, STATUS_DNAT, ct, meta, word};
+use crate::model::{Family, NatKind, Policy, Verdict};
+use crate::value::{IpFamily, Type};
+
+/// Jumps deeper than this are refused by the kernel.
+const DEPTH: usize = 16;
+/// Bytes of all registers.
+const REGISTERS: usize = 16 * 4;
+
+/// A packet and what the kernel knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Layer 4 protocol.
+    pub proto: u8,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// The link it came by, empty where made here.
+    pub iif: String,
+    /// The link it leaves by, empty where not known yet.
+    pub oif: String,
+    /// Mark.
+    pub mark: u32,
+    /// Mark of the connection.
+    pub ct_mark: u32,
+    /// Whether the destination is this host's own address.
+    pub to_local: bool,
+    /// Whether the connection's destination was translated.
+    pub dnat: bool,
+    /// Whether it belongs or relates to a connection that is known.
+    pub established: bool,
+}
+
+/// What a base chain did with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it goes on.
+    pub accepted: bool,
+    /// Translation, where there is one.
+    pub nat: Option<Nat>,
+    /// The mark it leaves with.
+    pub mark: u32,
+}
+
+/// A translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// The source becomes the leaving link's address.
+    Masquerade,
+    /// The source.
+    Source(IpAddr, Option<u16>),
+    /// The destination.
+    Destination(IpAddr, Option<u16>),
+}
+
+impl Compiled {
+    /// What the base chain called `chain` does with a packet; [`None`] where there is no such
+    /// base chain.
+    pub fn eval(&self, chain: &str, packet: &Packet) -> Option<Outcome> {
+        let base = self.chains.get(chain)?.base?;
+        let seen = match self.family {
+            Family::Inet => true,
+            Family::Ip => packet.src.is_ipv4(),
+            Family::Ip6 => packet.src.is_ipv6(),
+        };
+        let mut machine = Machine {
+            table: self,
+            packet,
+            registers: [0; REGISTERS],
+            mark: packet.mark,
+            nat: None,
+        };
+        let end = if seen {
+            machine.chain(chain, 0)
+        } else {
+            End::Continue
+        };
+        Some(Outcome {
+            accepted: match end {
+                End::Accept => true,
+                End::Drop => false,
+                End::Continue => base.policy == Policy::Accept,
+            },
+            nat: machine.nat,
+            mark: machine.mark,
+        })
+    }
+}
+
+/// How a chain or a rule ended.
+enum End {
+    Accept,
+    Drop,
+    Continue,
+}
+
+struct Machine<'a> {
+    table: &'a Compiled,
+    packet: &'a Packet,
+    registers: [u8; REGISTERS],
+    mark: u32,
+    nat: Option<Nat>,
+}
+
+impl Machine<'_> {
+    fn chain(&mut self, name: &str, depth: usize) -> End {
+        let table = self.table;
+        let Some(chain) = table.chains.get(name).filter(|_| depth <= DEPTH) else {
+            return End::Drop;
+        };
+        for rule in &chain.rules {
+            match self.rule(&rule.exprs) {
+                None => {}
+                Some(Verdict::Accept) => return End::Accept,
+                Some(Verdict::Drop) => return End::Drop,
+                Some(Verdict::Return) => return End::Continue,
+                Some(Verdict::Goto(to)) => return self.chain(&to, depth + 1),
+                Some(Verdict::Jump(to)) => match self.chain(&to, depth + 1) {
+                    End::Continue => {}
+                    end => return end,
+                },
+            }
+        }
+        End::Continue
+    }
+
+    /// The rule's verdict, where it comes to one.
+    fn rule(&mut self, exprs: &[Expr]) -> Option<Verdict> {
+        for expr in exprs {
+            match expr {
+                Expr::Meta { key, dreg } => {
+                    let value = self.meta(*key)?;
+                    self.store(*dreg, &value);
+                }
+                Expr::MetaSet { key, sreg } if *key == meta::MARK => {
+                    let bytes = self.load(*sreg, 4);
+                    self.mark = u32::from_ne_bytes(bytes.try_into().ok()?);
+                }
+                Expr::Ct { key, dreg } => {
+                    let value = self.ct(*key)?;
+                    self.store(*dreg, &value.to_ne_bytes());
+                }
+                Expr::Payload {
+                    base,
+                    offset,
+                    len,
+                    dreg,
+                } => {
+                    let header = self.header(*base);
+                    let start = *offset as usize;
+                    let value = header.get(start..start + *len as usize)?;
+                    self.store(*dreg, value);
+                }
+                Expr::FibDaddrType { dreg } => {
+                    // RTN_LOCAL, RTN_UNICAST
+                    let kind: u32 = if self.packet.to_local { 2 } else { 1 };
+                    self.store(*dreg, &kind.to_ne_bytes());
+                }
+                Expr::Bitwise {
+                    sreg,
+                    dreg,
+                    mask,
+                    xor,
+                } => {
+                    let value: Vec<u8> = self
+                        .load(*sreg, mask.len())
+                        .iter()
+                        .zip(mask)
+                        .zip(xor)
+                        .map(|((value, mask), xor)| (value & mask) ^ xor)
+                        .collect();
+                    self.store(*dreg, &value);
+                }
+                Expr::Cmp { sreg, op, data } => {
+                    let equal = self.load(*sreg, data.len()) == *data;
+                    if equal != (*op == CmpOp::Eq) {
+                        return None;
+                    }
+                }
+                Expr::Lookup {
+                    set,
+                    sreg,
+                    dreg,
+                    invert,
+                } => {
+                    let set = self.table.sets.get(set)?;
+                    let found = find(set, &self.load(*sreg, set.key_len as usize));
+                    if found.is_some() == *invert {
+                        return None;
+                    }
+                    match (dreg, found.flatten()) {
+                        (Some(_), Some(Datum::Verdict(verdict))) => return Some(verdict.clone()),
+                        (Some(dreg), Some(Datum::Bytes(bytes))) => self.store(*dreg, bytes),
+                        _ => {}
+                    }
+                }
+                Expr::Immediate { dreg, data } => self.store(*dreg, data),
+                Expr::Verdict(verdict) => return Some(verdict.clone()),
+                Expr::Masquerade { .. } => {
+                    self.nat = Some(Nat::Masquerade);
+                    return Some(Verdict::Accept);
+                }
+                Expr::Nat {
+                    kind,
+                    family,
+                    addr,
+                    port,
+                } => {
+                    if *family == IpFamily::of(self.packet.src) {
+                        self.nat = Some(self.translate(*kind, *family, *addr, *port)?);
+                        return Some(Verdict::Accept);
+                    }
+                }
+                Expr::Counter => {}
+                Expr::MetaSet { .. } | Expr::Unknown(_) => return None,
+            }
+        }
+        None
+    }
+
+    fn translate(
+        &self,
+        kind: NatKind,
+        family: IpFamily,
+        addr: u32,
+        port: Option<u32>,
+    ) -> Option<Nat> {
+        let ip: IpAddr = match family {
+            IpFamily::V4 => <[u8; 4]>::try_from(self.load(addr, 4)).ok()?.into(),
+            IpFamily::V6 => <[u8; 16]>::try_from(self.load(addr, 16)).ok()?.into(),
+        };
+        let port = match port {
+            Some(port) => Some(u16::from_be_bytes(self.load(port, 2).try_into().ok()?)),
+            None => None,
+        };
+        Some(match kind {
+            NatKind::Snat => Nat::Source(ip, port),
+            NatKind::Dnat => Nat::Destination(ip, port),
+        })
+    }
+
+    fn meta(&self, key: u32) -> Option<Vec<u8>> {
+        let name = |name: &str| {
+            let mut bytes = name.as_bytes().to_vec();
+            bytes.resize(Type::IfName.len(), 0);
+            bytes
+        };
+        Some(match key {
+            meta::MARK => self.mark.to_ne_bytes().to_vec(),
+            meta::NFPROTO => vec![IpFamily::of(self.packet.src).number()],
+            meta::L4PROTO => vec![self.packet.proto],
+            meta::IIFNAME => name(&self.packet.iif),
+            meta::OIFNAME => name(&self.packet.oif),
+            _ => return None,
+        })
+    }
+
+    fn ct(&self, key: u32) -> Option<u32> {
+        Some(match key {
+            ct::MARK => self.packet.ct_mark,
+            ct::STATUS if self.packet.dnat => STATUS_DNAT,
+            ct::STATUS => 0,
+            ct::STATE if self.packet.established => STATE_ESTABLISHED,
+            // New.
+            ct::STATE => 8,
+            _ => return None,
+        })
+    }
+
+    /// The bytes of a header, as far as rules look at them.
+    fn header(&self, base: u32) -> Vec<u8> {
+        if base != NETWORK {
+            let ports = [
+                self.packet.sport.to_be_bytes(),
+                self.packet.dport.to_be_bytes(),
+            ];
+            return ports.concat();
+        }
+        match (self.packet.src, self.packet.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                [&[0; 12][..], &src.octets(), &dst.octets()].concat()
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                [&[0; 8][..], &src.octets(), &dst.octets()].concat()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Fills whole words, as the kernel does: what a shorter value leaves of the last is zero.
+    fn store(&mut self, register: u32, value: &[u8]) {
+        let start = word(register) * 4;
+        let end = start + value.len().next_multiple_of(4);
+        if let Some(target) = self.registers.get_mut(start..end) {
+            target.fill(0);
+            target[..value.len()].copy_from_slice(value);
+        }
+    }
+
+    fn load(&self, register: u32, len: usize) -> Vec<u8> {
+        let start = word(register) * 4;
+        self.registers
+            .get(start..start + len)
+            .unwrap_or_default()
+            .to_vec()
+    }
+}
+
+/// The element that holds a key, and its data.
+fn find<'a>(set: &'a CompiledSet, key: &[u8]) -> Option<Option<&'a Datum>> {
+    let wanted = ElementKey {
+        key: key.to_vec(),
+        starts: true,
+    };
+    if set.interval {
+        let (found, datum) = set.elements.range(..=wanted).next_back()?;
+        return found.starts.then_some(datum.as_ref());
+    }
+    set.elements.get(&wanted).map(Option::as_ref)
+}

@@ -1,0 +1,163 @@
+//! The kernel's expressions: small steps on registers.
+
+use crate::model::{NatKind, Verdict};
+use crate::value::IpFamily;
+
+/// A register by its number on the wire; see [`register`].
+pub type Register = u32;
+
+/// The register that starts at a 32-bit word, numbered as the kernel lists it.
+pub(crate) fn register(word: usize) -> Register {
+    let word = word as u32;
+    if word.is_multiple_of(4) {
+        1 + word / 4
+    } else {
+        8 + word
+    }
+}
+
+/// The 32-bit word at which a register starts.
+pub(crate) fn word(register: Register) -> usize {
+    match register {
+        1..=4 => (register as usize - 1) * 4,
+        other => (other as usize).saturating_sub(8),
+    }
+}
+
+/// How a register is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CmpOp {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Ne,
+}
+
+/// `NFT_META_*` that are used.
+pub(crate) mod meta {
+    pub const MARK: u32 = 3;
+    pub const IIFNAME: u32 = 6;
+    pub const OIFNAME: u32 = 7;
+    pub const NFPROTO: u32 = 15;
+    pub const L4PROTO: u32 = 16;
+}
+
+/// `NFT_CT_*` that are used.
+pub(crate) mod ct {
+    pub const STATE: u32 = 0;
+    pub const STATUS: u32 = 2;
+    pub const MARK: u32 = 3;
+}
+
+/// Established or related.
+pub(crate) const STATE_ESTABLISHED: u32 = 2 | 4;
+/// `IPS_DST_NAT`
+pub(crate) const STATUS_DNAT: u32 = 0x20;
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
+pub(crate) const FULLY_RANDOM: u32 = 0x10;
+/// Network header.
+pub(crate) const NETWORK: u32 = 1;
+/// Transport header.
+pub(crate) const TRANSPORT: u32 = 2;
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    /// Loads something about the packet.
+    Meta {
+        /// `NFT_META_*`
+        key: u32,
+        /// Into.
+        dreg: Register,
+    },
+    /// Sets something about the packet.
+    MetaSet {
+        /// `NFT_META_*`
+        key: u32,
+        /// From.
+        sreg: Register,
+    },
+    /// Loads something about the connection.
+    Ct {
+        /// `NFT_CT_*`
+        key: u32,
+        /// Into.
+        dreg: Register,
+    },
+    /// Loads bytes of the packet.
+    Payload {
+        /// `NFT_PAYLOAD_*`: which header.
+        base: u32,
+        /// From.
+        offset: u32,
+        /// How many.
+        len: u32,
+        /// Into.
+        dreg: Register,
+    },
+    /// Whether the destination address is the host's own: loads the address's type.
+    FibDaddrType {
+        /// Into.
+        dreg: Register,
+    },
+    /// `dreg = (sreg & mask) ^ xor`
+    Bitwise {
+        /// From.
+        sreg: Register,
+        /// Into.
+        dreg: Register,
+        /// And.
+        mask: Vec<u8>,
+        /// Exclusive or.
+        xor: Vec<u8>,
+    },
+    /// Ends the rule unless the comparison holds.
+    Cmp {
+        /// What.
+        sreg: Register,
+        /// How.
+        op: CmpOp,
+        /// With what.
+        data: Vec<u8>,
+    },
+    /// Ends the rule unless the set has the key; a map also gives its data.
+    Lookup {
+        /// Name of the set.
+        set: String,
+        /// The key.
+        sreg: Register,
+        /// Where a map's data goes; 0 is the verdict.
+        dreg: Option<Register>,
+        /// Ends the rule where the set has the key.
+        invert: bool,
+    },
+    /// Loads constant bytes.
+    Immediate {
+        /// Into.
+        dreg: Register,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// Decides.
+    Verdict(Verdict),
+    /// Translates to what is in the registers.
+    Nat {
+        /// Source or destination.
+        kind: NatKind,
+        /// Of which packets.
+        family: IpFamily,
+        /// The address.
+        addr: Register,
+        /// The port.
+        port: Option<Register>,
+    },
+    /// Translates the source to the leaving link's address.
+    Masquerade {
+        /// `NF_NAT_RANGE_*`
+        flags: u32,
+    },
+    /// Counts; the counts themselves are no part of a rule's identity.
+    Counter,
+    /// Read from the kernel and not known here: never equal to anything wanted.
+    Unknown(String),
+}

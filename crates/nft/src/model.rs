@@ -1,0 +1,362 @@
+//! Tables, chains, rules and sets in the terms of the `nft` language.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::value::{IpFamily, Type, Value};
+
+/// What packets a table sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+}
+
+impl Family {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Ip6 => 10,
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+        }
+    }
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What packets it sees.
+    pub family: Family,
+    /// Name.
+    pub name: String,
+    /// Sets and maps by name.
+    pub sets: BTreeMap<String, Set>,
+    /// Chains by name.
+    pub chains: BTreeMap<String, Chain>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(family: Family, name: impl Into<String>) -> Self {
+        Self {
+            family,
+            name: name.into(),
+            sets: BTreeMap::new(),
+            chains: BTreeMap::new(),
+        }
+    }
+}
+
+/// A chain: a base chain where the kernel enters it at a hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the kernel enters it; [`None`] for a chain that others jump to.
+    pub base: Option<Base>,
+    /// Its rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where the kernel enters a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// What the chain may do.
+    pub kind: ChainKind,
+    /// At which point.
+    pub hook: Hook,
+    /// Order among the chains of that point.
+    pub priority: i32,
+    /// What becomes of a packet that reaches the end.
+    pub policy: Policy,
+}
+
+/// What a base chain may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    /// Accept and drop.
+    Filter,
+    /// Translate the first packet of a connection.
+    Nat,
+    /// Have locally made packets routed again.
+    Route,
+}
+
+/// A point on a packet's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Before routing.
+    Prerouting,
+    /// To this host.
+    Input,
+    /// Through this host.
+    Forward,
+    /// From this host.
+    Output,
+    /// After routing.
+    Postrouting,
+}
+
+/// The end of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Let it pass.
+    Accept,
+    /// Drop it.
+    Drop,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Tests and actions from left to right; a test that fails ends the rule.
+    pub statements: Vec<Statement>,
+    /// Shown by `nft list`.
+    pub comment: Option<String>,
+}
+
+impl Rule {
+    /// A rule without comment.
+    pub fn new(statements: impl Into<Vec<Statement>>) -> Self {
+        Self {
+            statements: statements.into(),
+            comment: None,
+        }
+    }
+
+    /// The same with a comment.
+    #[must_use]
+    pub fn comment(mut self, comment: impl Into<String>) -> Self {
+        self.comment = Some(comment.into());
+        self
+    }
+}
+
+/// Something of a packet that is compared or looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `ip saddr`, `ip6 saddr`
+    Saddr(IpFamily),
+    /// `ip daddr`, `ip6 daddr`
+    Daddr(IpFamily),
+    /// `meta nfproto`
+    NfProto,
+    /// `meta l4proto`
+    L4Proto,
+    /// `th sport`, whatever the protocol
+    ThSport,
+    /// `th dport`, whatever the protocol
+    ThDport,
+    /// `tcp dport`
+    TcpDport,
+    /// `udp dport`
+    UdpDport,
+    /// `iifname`
+    IifName,
+    /// `oifname`
+    OifName,
+    /// `meta mark`
+    Mark,
+    /// `ct mark`
+    CtMark,
+}
+
+/// One test or action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// `ip daddr 10.0.0.0/8`, `oifname != "eth0"`
+    Match {
+        /// What is compared.
+        key: Key,
+        /// True for `!=`.
+        negate: bool,
+        /// With what.
+        value: Value,
+    },
+    /// `meta mark & 0x4000 == 0x4000`
+    MatchBits {
+        /// A mark.
+        key: Key,
+        /// The bits that matter.
+        mask: u32,
+        /// What they shall be.
+        value: u32,
+    },
+    /// `ip daddr . th dport @services`, `ip daddr != @nodes`
+    InSet {
+        /// What is looked up.
+        keys: Vec<Key>,
+        /// True for `!=`.
+        negate: bool,
+        /// Name of the set.
+        set: String,
+    },
+    /// `fib daddr type local`
+    DaddrIsLocal,
+    /// `ct status dnat`: the connection's destination was translated.
+    CtDnat,
+    /// `ct state established,related`
+    CtEstablished,
+    /// `counter`
+    Counter,
+    /// `accept`, `jump x`, ...
+    Verdict(Verdict),
+    /// `ip daddr . th dport vmap @services`
+    VerdictMap {
+        /// What is looked up.
+        keys: Vec<Key>,
+        /// Name of the map.
+        map: String,
+    },
+    /// `masquerade`
+    Masquerade {
+        /// Ports are chosen at random, so that parallel connections do not collide.
+        fully_random: bool,
+    },
+    /// `dnat ip to ...`, `snat ip6 to ...`
+    Nat {
+        /// Source or destination.
+        kind: NatKind,
+        /// Of which packets.
+        family: IpFamily,
+        /// To what.
+        to: NatTo,
+    },
+    /// `meta mark set meta mark or 0x4000`
+    SetMarkBits(u32),
+}
+
+impl Statement {
+    /// A comparison.
+    pub fn is(key: Key, value: impl Into<Value>) -> Self {
+        Self::Match {
+            key,
+            negate: false,
+            value: value.into(),
+        }
+    }
+
+    /// A comparison that must fail.
+    pub fn is_not(key: Key, value: impl Into<Value>) -> Self {
+        Self::Match {
+            key,
+            negate: true,
+            value: value.into(),
+        }
+    }
+}
+
+/// Where a rule sends the packet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// On, out of this base chain.
+    Accept,
+    /// Nowhere.
+    Drop,
+    /// Back to the rule after the jump.
+    Return,
+    /// To a chain, and back at its end.
+    Jump(String),
+    /// To a chain, and not back.
+    Goto(String),
+}
+
+/// Which address is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatKind {
+    /// The source.
+    Snat,
+    /// The destination.
+    Dnat,
+}
+
+/// What an address is translated to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatTo {
+    /// An address, and a port.
+    Fixed(IpAddr, Option<u16>),
+    /// What a map says; a packet it does not know goes on to the next rule.
+    Map(MapTarget),
+}
+
+/// A map lookup that yields an address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapTarget {
+    /// What is looked up.
+    pub keys: Vec<Key>,
+    /// Name of the map.
+    pub map: String,
+    /// Whether the map's data has a port behind the address.
+    pub with_port: bool,
+}
+
+/// A set, or a map where it has data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Fields of the key.
+    pub key: Vec<Type>,
+    /// Elements may be ranges ([`Value::Net`]); only for a key of one field.
+    pub interval: bool,
+    /// What a map holds.
+    pub data: Option<SetData>,
+    /// Elements.
+    pub elements: BTreeMap<Vec<Value>, Option<MapDatum>>,
+}
+
+/// Data of one element of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MapDatum {
+    /// Values.
+    Values(Vec<Value>),
+    /// A verdict.
+    Verdict(Verdict),
+}
+
+impl Set {
+    /// A set of single values.
+    pub fn of(key: impl Into<Vec<Type>>) -> Self {
+        Self {
+            key: key.into(),
+            interval: false,
+            data: None,
+            elements: BTreeMap::new(),
+        }
+    }
+
+    /// A map.
+    pub fn map(key: impl Into<Vec<Type>>, data: SetData) -> Self {
+        Self {
+            data: Some(data),
+            ..Self::of(key)
+        }
+    }
+
+    /// Adds an element to a set.
+    pub fn add(&mut self, key: impl Into<Vec<Value>>) {
+        self.elements.insert(key.into(), None);
+    }
+
+    /// Adds an element to a map.
+    pub fn put(&mut self, key: impl Into<Vec<Value>>, datum: MapDatum) {
+        self.elements.insert(key.into(), Some(datum));
+    }
+}
+
+/// What a map holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetData {
+    /// Verdicts.
+    Verdict,
+    /// Values.
+    Values(Vec<Type>),
+}

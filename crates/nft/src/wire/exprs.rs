@@ -1,0 +1,261 @@
+//! Expressions: each a name and its attributes.
+
+use super::attr::{Reader, Writer};
+use super::{DATA_VALUE, DATA_VERDICT, LIST_ELEMENT};
+use crate::expr::{CmpOp, Expr};
+use crate::model::{NatKind, Verdict};
+use crate::value::IpFamily;
+
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+/// `NFT_FIB_RESULT_ADDRTYPE`
+const FIB_ADDRTYPE: u32 = 3;
+/// `NFTA_FIB_F_DADDR`
+const FIB_DADDR: u32 = 2;
+
+pub(super) fn write(list: &mut Writer, expr: &Expr) {
+    list.nest(LIST_ELEMENT, |item| {
+        item.text(NAME, name(expr));
+        item.nest(DATA, |data| write_data(data, expr));
+    });
+}
+
+fn name(expr: &Expr) -> &str {
+    match expr {
+        Expr::Meta { .. } | Expr::MetaSet { .. } => "meta",
+        Expr::Ct { .. } => "ct",
+        Expr::Payload { .. } => "payload",
+        Expr::FibDaddrType { .. } => "fib",
+        Expr::Bitwise { .. } => "bitwise",
+        Expr::Cmp { .. } => "cmp",
+        Expr::Lookup { .. } => "lookup",
+        Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
+        Expr::Nat { .. } => "nat",
+        Expr::Masquerade { .. } => "masq",
+        Expr::Counter => "counter",
+        Expr::Unknown(name) => name,
+    }
+}
+
+fn write_data(data: &mut Writer, expr: &Expr) {
+    match expr {
+        Expr::Meta { key, dreg } => {
+            data.u32(1, *dreg);
+            data.u32(2, *key);
+        }
+        Expr::MetaSet { key, sreg } => {
+            data.u32(2, *key);
+            data.u32(3, *sreg);
+        }
+        Expr::Ct { key, dreg } => {
+            data.u32(1, *dreg);
+            data.u32(2, *key);
+        }
+        Expr::Payload {
+            base,
+            offset,
+            len,
+            dreg,
+        } => {
+            data.u32(1, *dreg);
+            data.u32(2, *base);
+            data.u32(3, *offset);
+            data.u32(4, *len);
+        }
+        Expr::FibDaddrType { dreg } => {
+            data.u32(1, *dreg);
+            data.u32(2, FIB_ADDRTYPE);
+            data.u32(3, FIB_DADDR);
+        }
+        Expr::Bitwise {
+            sreg,
+            dreg,
+            mask,
+            xor,
+        } => {
+            data.u32(1, *sreg);
+            data.u32(2, *dreg);
+            data.u32(3, mask.len() as u32);
+            data.nest(4, |value| value.put(DATA_VALUE, mask));
+            data.nest(5, |value| value.put(DATA_VALUE, xor));
+        }
+        Expr::Cmp {
+            sreg,
+            op,
+            data: bytes,
+        } => {
+            data.u32(1, *sreg);
+            data.u32(2, if *op == CmpOp::Eq { 0 } else { 1 });
+            data.nest(3, |value| value.put(DATA_VALUE, bytes));
+        }
+        Expr::Lookup {
+            set,
+            sreg,
+            dreg,
+            invert,
+        } => {
+            data.text(1, set);
+            data.u32(2, *sreg);
+            if let Some(dreg) = dreg {
+                data.u32(3, *dreg);
+            }
+            data.u32(5, u32::from(*invert));
+        }
+        Expr::Immediate { dreg, data: bytes } => {
+            data.u32(1, *dreg);
+            data.nest(2, |value| value.put(DATA_VALUE, bytes));
+        }
+        Expr::Verdict(verdict) => {
+            data.u32(1, 0);
+            data.nest(2, |value| write_verdict(value, verdict));
+        }
+        Expr::Nat {
+            kind,
+            family,
+            addr,
+            port,
+        } => {
+            data.u32(1, if *kind == NatKind::Snat { 0 } else { 1 });
+            data.u32(2, family.number().into());
+            data.u32(3, *addr);
+            if let Some(port) = port {
+                data.u32(5, *port);
+            }
+        }
+        Expr::Masquerade { flags } => {
+            if *flags != 0 {
+                data.u32(1, *flags);
+            }
+        }
+        Expr::Counter | Expr::Unknown(_) => {}
+    }
+}
+
+pub(super) fn read(item: Reader<'_>) -> Expr {
+    let name = item.text(NAME).unwrap_or_default();
+    read_data(&name, item.nest(DATA)).unwrap_or(Expr::Unknown(name))
+}
+
+fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
+    let value = |kind| data.nest(kind).get(DATA_VALUE).map(<[u8]>::to_vec);
+    Some(match name {
+        "meta" => match (data.u32(1), data.u32(3)) {
+            (Some(dreg), None) => Expr::Meta {
+                key: data.u32(2)?,
+                dreg,
+            },
+            (None, Some(sreg)) => Expr::MetaSet {
+                key: data.u32(2)?,
+                sreg,
+            },
+            _ => return None,
+        },
+        // A direction, or a value set, is nothing this crate writes.
+        "ct" if data.get(3).is_none() && data.get(4).is_none() => Expr::Ct {
+            key: data.u32(2)?,
+            dreg: data.u32(1)?,
+        },
+        "payload" => Expr::Payload {
+            base: data.u32(2)?,
+            offset: data.u32(3)?,
+            len: data.u32(4)?,
+            dreg: data.u32(1)?,
+        },
+        "fib" if data.u32(2) == Some(FIB_ADDRTYPE) && data.u32(3) == Some(FIB_DADDR) => {
+            Expr::FibDaddrType { dreg: data.u32(1)? }
+        }
+        "bitwise" if data.u32(6).unwrap_or(0) == 0 => Expr::Bitwise {
+            sreg: data.u32(1)?,
+            dreg: data.u32(2)?,
+            mask: value(4)?,
+            xor: value(5)?,
+        },
+        "cmp" => Expr::Cmp {
+            sreg: data.u32(1)?,
+            op: match data.u32(2)? {
+                0 => CmpOp::Eq,
+                1 => CmpOp::Ne,
+                _ => return None,
+            },
+            data: value(3)?,
+        },
+        "lookup" => Expr::Lookup {
+            set: data.text(1)?,
+            sreg: data.u32(2)?,
+            dreg: data.u32(3),
+            invert: data.u32(5).unwrap_or(0) & 1 == 1,
+        },
+        "immediate" => match data.u32(1)? {
+            0 => Expr::Verdict(read_verdict(data.nest(2).nest(DATA_VERDICT))?),
+            dreg => Expr::Immediate {
+                dreg,
+                data: value(2)?,
+            },
+        },
+        "nat" => read_nat(data)?,
+        "masq" if data.get(2).is_none() => Expr::Masquerade {
+            flags: data.u32(1).unwrap_or(0),
+        },
+        "counter" => Expr::Counter,
+        _ => return None,
+    })
+}
+
+/// The kernel adds upper ends of the ranges, equal to the lower ones, and flags that say which
+/// attributes are there; any other range or flag is nothing this crate writes.
+fn read_nat(data: Reader<'_>) -> Option<Expr> {
+    const IMPLIED: u32 = 1 | 2;
+    let same = |low: u16, high: u16| {
+        data.u32(high)
+            .is_none_or(|high| Some(high) == data.u32(low))
+    };
+    if data.u32(7).unwrap_or(0) & !IMPLIED != 0 || !same(3, 4) || !same(5, 6) {
+        return None;
+    }
+    Some(Expr::Nat {
+        kind: match data.u32(1)? {
+            0 => NatKind::Snat,
+            1 => NatKind::Dnat,
+            _ => return None,
+        },
+        family: match data.u32(2)? {
+            2 => IpFamily::V4,
+            10 => IpFamily::V6,
+            _ => return None,
+        },
+        addr: data.u32(3)?,
+        port: data.u32(5),
+    })
+}
+
+const CODE: u16 = 1;
+const CHAIN: u16 = 2;
+
+/// Writes `NFTA_DATA_VERDICT`.
+pub(super) fn write_verdict(value: &mut Writer, verdict: &Verdict) {
+    let (code, chain): (i32, _) = match verdict {
+        Verdict::Drop => (0, None),
+        Verdict::Accept => (1, None),
+        Verdict::Jump(chain) => (-3, Some(chain)),
+        Verdict::Goto(chain) => (-4, Some(chain)),
+        Verdict::Return => (-5, None),
+    };
+    value.nest(DATA_VERDICT, |verdict| {
+        verdict.u32(CODE, code as u32);
+        if let Some(chain) = chain {
+            verdict.text(CHAIN, chain);
+        }
+    });
+}
+
+pub(super) fn read_verdict(verdict: Reader<'_>) -> Option<Verdict> {
+    let chain = || verdict.text(CHAIN);
+    Some(match verdict.u32(CODE)? as i32 {
+        0 => Verdict::Drop,
+        1 => Verdict::Accept,
+        -3 => Verdict::Jump(chain()?),
+        -4 => Verdict::Goto(chain()?),
+        -5 => Verdict::Return,
+        _ => return None,
+    })
+}
