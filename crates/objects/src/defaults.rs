@@ -2,4 +2,6 @@
 
 use crate::{Kind, Object};
 
-pub(crate) fn fill(_kind: &Kind, _object: &mut Object) {}
+pub(crate) fn fill(kind: &Kind, object: &mut Object) {
+    kind.schema.fill(object);
+}

@@ -12,6 +12,7 @@ pub mod event;
 pub mod kind;
 pub mod openapi;
 pub mod patch;
+pub mod quantity;
 pub mod scale;
 pub mod schema;
 pub mod selector;

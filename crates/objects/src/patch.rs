@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Object, Schema, Status};
+use crate::{Object, Status};
+
+mod strategic;
+
+pub use strategic::strategic;
 
 /// Most operations one JSON patch may have.
 const MAX_OPERATIONS: usize = 10_000;
@@ -80,13 +84,6 @@ fn merge_value(target: &mut Value, patch: &Value) {
             }
         }
     }
-}
-
-/// Kubernetes' strategic merge, with `$patch`, `$setElementOrder`, `$retainKeys`
-/// and `$deleteFromPrimitiveList`.
-pub fn strategic(object: &mut Object, patch: &Object, schema: &Schema) -> Result<(), Status> {
-    let _ = (object, patch, schema);
-    Ok(())
 }
 
 #[cfg(test)]

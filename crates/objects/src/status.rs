@@ -360,6 +360,11 @@ impl Status {
         )
     }
 
+    /// 500 for an error upstream has no reason for.
+    pub fn unknown(message: String) -> Self {
+        Self::new(500, "", message, Value::Null)
+    }
+
     /// The same status, asking the client to come back after `seconds`.
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         if let Value::Object(map) = &mut self.details {
@@ -383,9 +388,11 @@ impl Status {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }

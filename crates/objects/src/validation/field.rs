@@ -16,6 +16,7 @@ pub struct Path<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Step<'a> {
     Child(&'a str),
+    Member(&'a str),
     Index(usize),
     Key(&'a str),
 }
@@ -32,6 +33,11 @@ impl<'a> Path<'a> {
     /// `path.name`.
     pub fn child(&'a self, name: &'a str) -> Self {
         self.step(Step::Child(name))
+    }
+
+    /// `path.key` of a map, which is no name of a field.
+    pub fn member(&'a self, key: &'a str) -> Self {
+        self.step(Step::Member(key))
     }
 
     /// `path[index]`.
@@ -58,10 +64,12 @@ impl fmt::Display for Path<'_> {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Child(name) if self.parent.is_some_and(|p| !p.is_empty()) => {
+            Step::Child(name) | Step::Member(name)
+                if self.parent.is_some_and(|p| !p.is_empty()) =>
+            {
                 write!(f, ".{name}")
             }
-            Step::Child(name) => f.write_str(name),
+            Step::Child(name) | Step::Member(name) => f.write_str(name),
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) => write!(f, "[{key}]"),
         }
@@ -69,6 +77,18 @@ impl fmt::Display for Path<'_> {
 }
 
 impl Path<'_> {
+    /// The names alone, without indices and keys, as Go's JSON errors write paths.
+    pub fn names(&self) -> String {
+        let mut out = self.parent.map(Path::names).unwrap_or_default();
+        if let Step::Child(name) = self.step {
+            if !out.is_empty() {
+                out.push('.');
+            }
+            out.push_str(name);
+        }
+        out
+    }
+
     fn is_empty(&self) -> bool {
         self.parent.is_none() && matches!(self.step, Step::Child(""))
     }
@@ -219,6 +239,11 @@ impl Errors {
     /// How many were found.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Adds errors found elsewhere.
+    pub fn extend(&mut self, more: Vec<FieldError>) {
+        self.0.extend(more);
     }
 
     /// All of them.
