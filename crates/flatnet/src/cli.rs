@@ -237,9 +237,6 @@ pub struct Check {
     /// Leave the check's pods, so that the next check is quicker.
     #[arg(long)]
     pub keep: bool,
-    /// Kubeconfig of a cluster that is not of this machine.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
     /// How long one try may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     pub timeout: u64,

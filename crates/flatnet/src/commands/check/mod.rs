@@ -1,0 +1,302 @@
+//! `check`: every path there should be, tried.
+
+mod paths;
+mod pods;
+mod probe;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use lab::cluster::plan::{Plan, plan};
+use lab::cluster::spec::ClusterSpec;
+use lab::cluster::{state, underlay};
+use lab::paths::ClusterPaths;
+use linux::NetNs;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use self::paths::{End, Kind, Path, Place};
+use self::pods::Pods;
+use self::probe::{Station, Tried};
+use super::{Failure, Outcome, runtime};
+use crate::cli::{Check, Output};
+use crate::output::{self, Tone, short, toned};
+
+/// How many paths are tried at once.
+const AT_ONCE: usize = 32;
+
+/// One path and how it went.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    path: Kind,
+    family: &'static str,
+    from: String,
+    to: String,
+    ok: bool,
+    tcp_ms: Option<f64>,
+    udp_ms: Option<f64>,
+    mtu: Option<u32>,
+    causes: Vec<String>,
+}
+
+/// Tries every path; exit 1 if one fails.
+pub fn check(paths: &ClusterPaths, check: &Check, output: Output) -> Outcome {
+    let spec = state::existing(paths)?;
+    let plan = plan(&spec, paths);
+    let start = Instant::now();
+    let rows = runtime()?.block_on(run(paths, &spec, &plan, check))?;
+    let bad = rows.iter().filter(|row| !row.ok).count();
+    if output == Output::Json {
+        output::json(&rows)?;
+    } else {
+        print(&rows);
+        let words = if bad == 0 {
+            toned("all is well", Tone::Good)
+        } else {
+            toned(&format!("{bad} failed"), Tone::Bad)
+        };
+        output::print(&format!(
+            "\n{} paths tried in {}: {words}\n",
+            rows.len(),
+            short(start.elapsed())
+        ));
+    }
+    if bad == 0 { Ok(()) } else { Err(Failure::Said) }
+}
+
+async fn run(
+    paths: &ClusterPaths,
+    spec: &ClusterSpec,
+    plan: &Plan,
+    check: &Check,
+) -> Result<Vec<Row>, Failure> {
+    let client = api::client(Some(&paths.kubeconfig()), "flatnet-check").await?;
+    let nodes: Vec<String> = plan.nodes.iter().map(|node| node.name.clone()).collect();
+    let pods = Pods::make(&client, &nodes).await?;
+    let rows = try_all(
+        paths,
+        spec,
+        plan,
+        &pods,
+        Duration::from_secs(check.timeout.max(1)),
+    )
+    .await;
+    pods.clean(check.keep).await?;
+    rows
+}
+
+async fn try_all(
+    paths: &ClusterPaths,
+    spec: &ClusterSpec,
+    plan: &Plan,
+    pods: &Pods,
+    patience: Duration,
+) -> Result<Vec<Row>, Failure> {
+    let mut servers = JoinSet::new();
+    let (mut ends, mut stations) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
+    for (end, netns) in all_ends(paths, spec, plan, pods) {
+        let link = "eth0";
+        let opened =
+            netns.and_then(|netns| Station::open(netns, link, &end.addresses, &mut servers));
+        match opened {
+            Ok(station) => {
+                ends.push(end);
+                stations.push(station);
+            }
+            Err(why) => rows.push(unreachable(&end, why)),
+        }
+    }
+    let wanted = paths::paths(&ends, plan.nodes.len());
+    let tries = futures::stream::iter(wanted.into_iter().map(|path| {
+        let (from, to) = (&stations[path.from], &stations[path.to]);
+        async move { (from.call(to, path.v6, patience).await, path) }
+    }));
+    let mut tried: Vec<(Tried, Path)> = tries.buffer_unordered(AT_ONCE).collect().await;
+    tried.sort_by_key(|(_, path)| (path.v6, path.kind as u8, path.from, path.to));
+    let cut = cut_nodes(plan);
+    rows.extend(
+        tried
+            .into_iter()
+            .map(|(tried, path)| row(&path, tried, &ends, &cut)),
+    );
+    Ok(rows)
+}
+
+/// Every end: pods, nodes and the client, with the namespace to enter.
+fn all_ends(
+    paths: &ClusterPaths,
+    spec: &ClusterSpec,
+    plan: &Plan,
+    pods: &Pods,
+) -> Vec<(End, Result<NetNs, String>)> {
+    let named = |name: &str| NetNs::named(name).map_err(|error| error.to_string());
+    let mut all = Vec::new();
+    for (number, node) in plan.nodes.iter().enumerate() {
+        for name in pods::names(&node.name) {
+            let found = pods
+                .found
+                .get(&name)
+                .cloned()
+                .unwrap_or_else(|| Err("not made".into()));
+            let addresses = found.as_ref().map(pod_addresses).unwrap_or_default();
+            let netns = found.and_then(|pod| {
+                pod_netns(paths, &node.name, pod.metadata.uid.as_deref().unwrap_or(""))
+            });
+            let end = End {
+                name: format!("pod/{name}"),
+                place: Place::Pod(number),
+                addresses,
+            };
+            all.push((end, netns));
+        }
+        let end = End {
+            name: format!("node/{}", node.name),
+            place: Place::Node(number),
+            addresses: families(spec, node.cable.addresses.iter().map(|net| net.addr())),
+        };
+        all.push((end, named(&node.namespace.name)));
+    }
+    let outside = plan.client_cable.addresses.iter().map(|net| net.addr());
+    let end = End {
+        name: "client".into(),
+        place: Place::Outside,
+        addresses: families(spec, outside),
+    };
+    all.push((end, named(&plan.client.name)));
+    all
+}
+
+fn families(spec: &ClusterSpec, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    addresses
+        .filter(|address| {
+            if address.is_ipv6() {
+                spec.has_v6()
+            } else {
+                spec.has_v4()
+            }
+        })
+        .collect()
+}
+
+fn pod_addresses(pod: &k8s_openapi::api::core::v1::Pod) -> Vec<IpAddr> {
+    let ips = pod
+        .status
+        .iter()
+        .flat_map(|status| status.pod_ips.iter().flatten());
+    ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+}
+
+fn pod_netns(paths: &ClusterPaths, node: &str, uid: &str) -> Result<NetNs, String> {
+    let folder = paths.node(node).pods().join(uid);
+    let state = lab::shim::read_state(&folder)
+        .ok_or_else(|| format!("no shim answers in {}", folder.display()))?;
+    let pid = u32::try_from(state.pause_pid).map_err(|error| error.to_string())?;
+    NetNs::of_process(pid).map_err(|error| error.to_string())
+}
+
+fn cut_nodes(plan: &Plan) -> BTreeMap<usize, String> {
+    let cut = plan
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| !underlay::cable_is_up(plan, node));
+    cut.map(|(number, node)| (number, node.name.clone()))
+        .collect()
+}
+
+fn unreachable(end: &End, why: String) -> Row {
+    let kind = match end.place {
+        Place::Pod(_) => Kind::SameNode,
+        Place::Node(_) => Kind::ToNode,
+        Place::Outside => Kind::Outside,
+    };
+    Row {
+        path: kind,
+        family: "-",
+        from: end.name.clone(),
+        to: "anywhere".into(),
+        ok: false,
+        tcp_ms: None,
+        udp_ms: None,
+        mtu: None,
+        causes: vec![format!("{}: {why}", end.name)],
+    }
+}
+
+fn row(path: &Path, tried: Tried, ends: &[End], cut: &BTreeMap<usize, String>) -> Row {
+    let mut causes = Vec::new();
+    let ms = |took: &Duration| took.as_secs_f64() * 1000.0;
+    for (what, result) in [
+        ("TCP", tried.tcp.as_ref().err()),
+        ("UDP", tried.udp.as_ref().err()),
+        ("MTU", tried.mtu.as_ref().err()),
+    ] {
+        causes.extend(result.map(|why| format!("{what}: {why}")));
+    }
+    causes.extend(
+        tried
+            .seen
+            .and_then(|seen| paths::wrong_source(path, ends, seen)),
+    );
+    if !causes.is_empty() {
+        let on = |end: &End| match end.place {
+            Place::Pod(node) | Place::Node(node) => Some(node),
+            Place::Outside => None,
+        };
+        let both = [on(&ends[path.from]), on(&ends[path.to])];
+        let mut nodes: Vec<&String> = both
+            .into_iter()
+            .flatten()
+            .filter_map(|node| cut.get(&node))
+            .collect();
+        nodes.dedup();
+        causes.extend(
+            nodes
+                .iter()
+                .map(|node| format!("{node} is cut off: flatnet node join {node}")),
+        );
+    }
+    Row {
+        path: path.kind,
+        family: if path.v6 { "IPv6" } else { "IPv4" },
+        from: ends[path.from].name.clone(),
+        to: ends[path.to].name.clone(),
+        ok: causes.is_empty(),
+        tcp_ms: tried.tcp.as_ref().ok().map(ms),
+        udp_ms: tried.udp.as_ref().ok().map(ms),
+        mtu: tried.mtu.ok(),
+        causes,
+    }
+}
+
+fn print(rows: &[Row]) {
+    let ms =
+        |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} ms"));
+    let lines = rows.iter().map(|row| {
+        vec![
+            row.path.words().to_owned(),
+            row.family.to_owned(),
+            row.from.clone(),
+            row.to.clone(),
+            ms(row.tcp_ms),
+            ms(row.udp_ms),
+            row.mtu
+                .map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
+            if row.ok {
+                toned("ok", Tone::Good)
+            } else {
+                toned(&row.causes.join("; "), Tone::Bad)
+            },
+        ]
+    });
+    output::table(
+        &[
+            "PATH", "FAMILY", "FROM", "TO", "TCP", "UDP", "MTU", "RESULT",
+        ],
+        lines.collect(),
+    );
+}

@@ -1,0 +1,254 @@
+//! One try of a path: a TCP connection, a UDP question, and a datagram as large as the
+//! path's MTU that may not be split. Sockets are made inside the ends' namespaces.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linux::{NetNs, Netlink, run_in};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// An end, ready to be called and to call.
+#[derive(Debug)]
+pub struct Station {
+    netns: Arc<NetNs>,
+    /// MTU of its link.
+    mtu: u32,
+    /// Where it answers TCP, one a family.
+    tcp: Vec<SocketAddr>,
+    /// Where it answers UDP, one a family.
+    udp: Vec<SocketAddr>,
+}
+
+/// How one try went.
+#[derive(Debug)]
+pub struct Tried {
+    /// Connection and first answer.
+    pub tcp: Result<Duration, String>,
+    /// Question and answer.
+    pub udp: Result<Duration, String>,
+    /// The size that passed whole.
+    pub mtu: Result<u32, String>,
+    /// The address the other side saw.
+    pub seen: Option<IpAddr>,
+}
+
+fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    run_in(netns, work).map_err(io::Error::other)?
+}
+
+impl Station {
+    /// Listens on every address of an end, inside its namespace; answers until `servers` end.
+    pub fn open(
+        netns: NetNs,
+        link: &str,
+        addresses: &[IpAddr],
+        servers: &mut JoinSet<()>,
+    ) -> Result<Self, String> {
+        let words = |error: io::Error| error.to_string();
+        let mtu = Netlink::open_in(&netns)
+            .and_then(|mut links| links.expect_link(link))
+            .map_err(|error| error.to_string())?
+            .mtu;
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let local = SocketAddr::new(*address, 0);
+            let listener = inside(&netns, || std::net::TcpListener::bind(local)).map_err(words)?;
+            listener.set_nonblocking(true).map_err(words)?;
+            tcp.push(listener.local_addr().map_err(words)?);
+            let listener = TcpListener::from_std(listener).map_err(words)?;
+            servers.spawn(answer_tcp(listener));
+            let socket = inside(&netns, || std::net::UdpSocket::bind(local)).map_err(words)?;
+            socket.set_nonblocking(true).map_err(words)?;
+            udp.push(socket.local_addr().map_err(words)?);
+            let socket = UdpSocket::from_std(socket).map_err(words)?;
+            servers.spawn(answer_udp(socket));
+        }
+        Ok(Self {
+            netns: Arc::new(netns),
+            mtu,
+            tcp,
+            udp,
+        })
+    }
+
+    /// Tries the path to another end.
+    pub async fn call(&self, other: &Self, v6: bool, patience: Duration) -> Tried {
+        let of = |all: &[SocketAddr]| all.iter().copied().find(|address| address.is_ipv6() == v6);
+        let (Some(tcp), Some(udp)) = (of(&other.tcp), of(&other.udp)) else {
+            let none = || "no address of this family".to_owned();
+            return Tried {
+                tcp: Err(none()),
+                udp: Err(none()),
+                mtu: Err(none()),
+                seen: None,
+            };
+        };
+        let headers = if v6 { 48 } else { 28 };
+        let whole = self.mtu.min(other.mtu);
+        let (tcp, asked, large) = tokio::join!(
+            self.tcp(tcp, patience),
+            self.udp(udp, 32, patience),
+            self.udp(udp, whole - headers, patience),
+        );
+        let (tcp, seen) = match tcp {
+            Ok((took, seen)) => (Ok(took), Some(seen)),
+            Err(why) => (Err(why), None),
+        };
+        Tried {
+            tcp,
+            udp: asked,
+            mtu: large
+                .map(|_| whole)
+                .map_err(|why| format!("{whole} bytes, not to be split: {why}")),
+            seen,
+        }
+    }
+
+    async fn tcp(&self, to: SocketAddr, patience: Duration) -> Result<(Duration, IpAddr), String> {
+        let netns = self.netns.clone();
+        let socket = blocking(move || {
+            inside(&netns, || {
+                if to.is_ipv6() {
+                    TcpSocket::new_v6()
+                } else {
+                    TcpSocket::new_v4()
+                }
+            })
+        })
+        .await?;
+        let start = Instant::now();
+        let talk = async {
+            let mut stream = socket.connect(to).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok(answer)
+        };
+        let answer = within(patience, talk).await?;
+        let took = start.elapsed();
+        let seen = answer.parse().map_err(|_| format!("answered {answer:?}"))?;
+        Ok((took, seen))
+    }
+
+    async fn udp(&self, to: SocketAddr, size: u32, patience: Duration) -> Result<Duration, String> {
+        let netns = self.netns.clone();
+        let socket = blocking(move || inside(&netns, || unsplit(to))).await?;
+        let socket = UdpSocket::from_std(socket).map_err(|error| error.to_string())?;
+        let question = vec![b'?'; usize::try_from(size).unwrap_or(32)];
+        let start = Instant::now();
+        let talk = async {
+            // A first datagram may be lost while the neighbour is asked for; three are not.
+            let mut answer = vec![0; question.len() + 1];
+            for _ in 0..3 {
+                socket.send(&question).await?;
+                if let Ok(got) = timeout(patience / 3, socket.recv(&mut answer)).await {
+                    let got = got?;
+                    if got != question.len() {
+                        return Err(io::Error::other(format!(
+                            "{got} of {} bytes came back",
+                            question.len()
+                        )));
+                    }
+                    return Ok(());
+                }
+            }
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        within(patience + Duration::from_millis(100), talk).await?;
+        Ok(start.elapsed())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| error.to_string())?;
+    done.map_err(|error| error.to_string())
+}
+
+async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, String> {
+    let no_answer = || format!("no answer within {:.0} s", patience.as_secs_f64());
+    match timeout(patience, work).await {
+        Err(_) => Err(no_answer()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(no_answer()),
+        Ok(Err(error)) => Err(why(&error)),
+        Ok(Ok(value)) => Ok(value),
+    }
+}
+
+/// The kernel's words, with what they mean for a path.
+fn why(error: &io::Error) -> String {
+    let meaning = match error.raw_os_error() {
+        Some(libc::ENETUNREACH) => "no route on the way",
+        Some(libc::EHOSTUNREACH) => "nobody has that address on the last link",
+        Some(libc::ECONNREFUSED) => "the address answers, but not on this port",
+        Some(libc::EMSGSIZE) => "larger than an MTU on the way",
+        _ => return error.to_string(),
+    };
+    meaning.to_owned()
+}
+
+/// A UDP socket whose datagrams may not be split, connected to `to`.
+fn unsplit(to: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let any: IpAddr = if to.is_ipv6() {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    let socket = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
+    let (level, option, value) = if to.is_ipv6() {
+        (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DO,
+        )
+    } else {
+        (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DO,
+        )
+    };
+    let size = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open, and the option's value is an int that lives here.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size,
+        )
+    };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.connect(to)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Tells each caller the address it is seen by.
+async fn answer_tcp(listener: TcpListener) {
+    while let Ok((mut stream, peer)) = listener.accept().await {
+        let _ = stream.write_all(peer.ip().to_string().as_bytes()).await;
+    }
+}
+
+/// Sends each datagram back.
+async fn answer_udp(socket: UdpSocket) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok((size, peer)) = socket.recv_from(&mut buffer).await {
+        let _ = socket.send_to(&buffer[..size], peer).await;
+    }
+}
