@@ -1,0 +1,126 @@
+//! A cluster's life: made, completed, changed, hurt, healed, ended.
+
+use std::time::Duration;
+
+use crate::cluster::{Cluster, eventually, root};
+
+/// Nodes as `status` sees them: name and readiness.
+fn ready(cluster: &Cluster) -> Vec<(String, bool)> {
+    let status = cluster.json(&["status"]);
+    let rows = status["nodes"].as_array().cloned().unwrap_or_default();
+    rows.iter()
+        .map(|row| {
+            (
+                row["name"].as_str().unwrap_or("").to_owned(),
+                row["ready"] == true,
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_cluster_comes_is_changed_is_hurt_and_goes() {
+    if !root("a_cluster_comes_is_changed_is_hurt_and_goes") {
+        return;
+    }
+    let cluster = Cluster::up("life", &[]);
+    let nodes = cluster.kube(&["get", "nodes", "-o", "name"]);
+    assert_eq!(nodes, "node/node1\nnode/node2\nnode/node3\n");
+    assert!(ready(&cluster).iter().all(|(_, ready)| *ready));
+    cluster.check_is_green();
+
+    // A second up is no error, and a conflicting one is refused by name.
+    cluster.run(&["up"]);
+    let (code, text) = cluster.fails(&["up", "--cluster-cidr", "10.99.0.0/16"]);
+    assert_eq!(code, 2);
+    assert!(
+        text.contains("--cluster-cidr") && text.contains("10.244.0.0/16"),
+        "{text}"
+    );
+
+    // The fabric changes on the live cluster.
+    cluster.run(&["up", "--fabric", "host-gw"]);
+    assert_eq!(cluster.json(&["status"])["fabric"], "host-gw");
+    cluster.check_is_green();
+
+    // The API server dies; what it acknowledged is still there.
+    cluster.kube(&["create", "configmap", "kept", "--from-literal=a=1"]);
+    kill_apiserver(&cluster);
+    cluster.run(&["up"]);
+    assert!(
+        cluster
+            .kube(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"])
+            .contains('1')
+    );
+
+    power_and_cables(&cluster);
+    cluster.check_is_green();
+    cluster.down();
+}
+
+fn kill_apiserver(cluster: &Cluster) {
+    let mount = lab::cluster::cgroup::mount().unwrap();
+    let folder = mount.join(cluster.paths.cgroup()).join("apiserver");
+    let all = lab::cluster::cgroup::processes(&folder);
+    assert_eq!(all.len(), 1, "{all:?}");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(all[0]),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    eventually("the API server ends", Duration::from_secs(5), || {
+        (!lab::cluster::cgroup::populated(&folder)).then_some(())
+    });
+}
+
+fn power_and_cables(cluster: &Cluster) {
+    cluster.run(&["node", "stop", "node2"]);
+    let list = cluster.json(&["node", "list"]);
+    assert_eq!(list[1]["kubelet"], false, "{list}");
+    cluster.run(&["node", "start", "node2"]);
+    assert!(ready(cluster).contains(&("node2".to_owned(), true)));
+
+    cluster.run(&["node", "cut", "node3"]);
+    assert_eq!(cluster.json(&["node", "list"])[2]["cable"], false);
+    cluster.run(&["node", "join", "node3"]);
+
+    assert_eq!(cluster.run(&["node", "add"]), "node4 joined\n");
+    cluster.check_is_green();
+    cluster.run(&["node", "remove", "node4"]);
+    assert!(
+        !cluster
+            .kube(&["get", "nodes", "-o", "name"])
+            .contains("node4")
+    );
+}
+
+#[test]
+fn two_clusters_live_side_by_side() {
+    if !root("two_clusters_live_side_by_side") {
+        return;
+    }
+    let a = Cluster::up("side-a", &["--nodes", "1"]);
+    let b = Cluster::up("side-b", &["--nodes", "1", "--fabric", "host-gw"]);
+    a.kube(&["create", "configmap", "only-in-a"]);
+    assert!(
+        !b.kube(&["get", "configmaps", "-o", "name"])
+            .contains("only-in-a")
+    );
+    a.down();
+    assert!(ready(&b).iter().all(|(_, ready)| *ready));
+    b.down();
+}
+
+#[test]
+fn a_half_made_cluster_goes_away_too() {
+    if !root("a_half_made_cluster_goes_away_too") {
+        return;
+    }
+    let cluster = Cluster::named("half");
+    std::fs::create_dir_all(cluster.paths.state.join("nodes/node1")).unwrap();
+    std::fs::write(cluster.paths.state.join("cluster.json"), "{").unwrap();
+    linux::NetNs::create(&cluster.paths.netns("node1")).unwrap();
+    let (_, text) = cluster.fails(&["up"]);
+    assert!(text.contains("flatnet down --name"), "{text}");
+    cluster.down();
+}

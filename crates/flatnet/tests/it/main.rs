@@ -1,0 +1,5 @@
+//! End to end: the built program, stock kubectl, real traffic. A cluster a scenario.
+
+mod cluster;
+mod life;
+mod refusals;
