@@ -327,6 +327,15 @@ pub enum Lab {
         /// Its addresses, primary first.
         #[arg(long, value_delimiter = ',')]
         node_ip: Vec<IpAddr>,
+        /// Addresses of the cluster's DNS.
+        #[arg(long, value_delimiter = ',')]
+        cluster_dns: Vec<IpAddr>,
+        /// Domain of the cluster.
+        #[arg(long)]
+        cluster_domain: String,
+        /// Most pods on the node.
+        #[arg(long, default_value_t = 110)]
+        max_pods: u32,
     },
     /// One pod's shim.
     Shim(Words),

@@ -48,6 +48,11 @@ impl ClusterPaths {
         self.state.join("apiserver")
     }
 
+    /// The programs of the built-in images, laid out for containers of every node.
+    pub fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
     /// A daemon's log file.
     pub fn log(&self, process: &str) -> PathBuf {
         self.state.join("logs").join(format!("{process}.log"))
@@ -100,6 +105,16 @@ impl NodePaths {
     /// The kubelet's kubeconfig.
     pub fn kubelet_kubeconfig(&self) -> PathBuf {
         self.state.join("kubelet.kubeconfig")
+    }
+
+    /// The kubelet's serving certificate.
+    pub fn kubelet_certificate(&self) -> PathBuf {
+        self.state.join("kubelet.crt")
+    }
+
+    /// Its key.
+    pub fn kubelet_key(&self) -> PathBuf {
+        self.state.join("kubelet.key")
     }
 
     /// The agent's kubeconfig.

@@ -59,7 +59,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(folder) = path.parent() {
         at("make", folder, fs::create_dir_all(folder))?;
     }
-    let new = path.with_extension("new");
+    let new = path.with_added_extension("new");
     let mut options = fs::OpenOptions::new();
     options.create(true).write(true).truncate(true).mode(0o600);
     let mut file = at("open", &new, options.open(&new))?;

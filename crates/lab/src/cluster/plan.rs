@@ -66,6 +66,21 @@ pub struct Process {
     pub log: PathBuf,
 }
 
+/// A server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// The certificate's common name.
+    pub user: String,
+    /// The name it is reached by.
+    pub host: String,
+    /// The addresses it is reached by.
+    pub addresses: Vec<IpAddr>,
+    /// Where the certificate goes.
+    pub certificate: PathBuf,
+    /// Where its key goes.
+    pub key: PathBuf,
+}
+
 /// One node's part of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePlan {
@@ -81,6 +96,8 @@ pub struct NodePlan {
     pub processes: Vec<Process>,
     /// The agent's and the kubelet's identities.
     pub identities: Vec<Identity>,
+    /// The kubelet's certificate as a server.
+    pub serving: Serving,
 }
 
 /// A whole cluster.
@@ -223,12 +240,16 @@ fn node_plan(
             ("cni-conf", files.cni_conf().display().to_string()),
         ],
     );
+    let config = spec.config();
+    let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
     let kubelet = args(
         &["lab", "kubelet"],
         &[
             ("name", paths.name.clone()),
             ("node", node.name.clone()),
             ("node-ip", ips.join(",")),
+            ("cluster-dns", dns.join(",")),
+            ("cluster-domain", config.cluster_domain.clone()),
         ],
     );
     let server = api
@@ -256,7 +277,14 @@ fn node_plan(
             bridge: Some(bridge(segment)),
             near_addresses: Vec::new(),
             netns: netns.clone(),
-            addresses,
+            addresses: addresses.clone(),
+        },
+        serving: Serving {
+            user: format!("system:node:{}", node.name),
+            host: node.name.clone(),
+            addresses: addresses.iter().map(IpNet::addr).collect(),
+            certificate: files.kubelet_certificate(),
+            key: files.kubelet_key(),
         },
         processes: vec![process("agent", agent), process("kubelet", kubelet)],
         identities: vec![

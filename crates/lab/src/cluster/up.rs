@@ -100,13 +100,7 @@ impl Site<'_> {
             Ok(((), format!("{} and a client outside", segments.join(", "))))
         })?;
         self.step("certificates", || {
-            let authority = pki::authority(&self.paths)?;
-            let nodes = plan.nodes.iter().flat_map(|node| &node.identities);
-            pki::kubeconfigs(
-                &self.paths.name,
-                &authority,
-                plan.identities.iter().chain(nodes),
-            )?;
+            pki::issue(&self.paths, &plan)?;
             Ok(((), self.paths.kubeconfig().display().to_string()))
         })?;
         let client = self.apiserver(&mount, &plan).await?;
@@ -258,8 +252,7 @@ impl Site<'_> {
         let plan = plan(&spec, &self.paths);
         let node = self.node_of(&plan, &added.name)?;
         underlay::make_node(&plan, node)?;
-        let authority = pki::authority(&self.paths)?;
-        pki::kubeconfigs(&self.paths.name, &authority, node.identities.iter())?;
+        pki::issue_node(&self.paths, node)?;
         let mount = cgroup::mount()?;
         let client = self.apiserver(&mount, &plan).await?;
         self.nodes(&mount, &client, &[node]).await?;
