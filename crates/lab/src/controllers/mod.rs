@@ -1,1 +1,16 @@
 //! The controllers a cluster needs: workloads, endpoints, node life cycle, namespaces, tokens.
+//!
+//! Each is a client of the Kubernetes API and pure: what is known of the cluster in,
+//! actions out. One driver runs them all over one shared cache.
+
+pub mod action;
+pub mod driver;
+mod execute;
+mod namespace;
+pub mod pods;
+mod replicaset;
+mod run;
+pub mod store;
+pub mod world;
+
+pub use run::{Options, run};
