@@ -129,12 +129,21 @@ impl Capabilities {
             version: VERSION_3,
             pid: 0,
         };
-        let half = |bits: u32| Data {
-            effective: bits,
-            permitted: bits,
+        let nothing = Data {
+            effective: 0,
+            permitted: 0,
             inheritable: 0,
         };
-        let data = [half(self.0 as u32), half((self.0 >> 32) as u32)];
+        let mut data = [nothing; 2];
+        // SAFETY: version 3 reads one header and writes two data records.
+        let done = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+        Errno::result(done)?;
+        // Where the machine itself lacks one, as in a container, so does a privileged pod.
+        for (half, wanted) in data.iter_mut().zip([self.0 as u32, (self.0 >> 32) as u32]) {
+            half.permitted &= wanted;
+            half.effective = half.permitted;
+            half.inheritable = 0;
+        }
         // SAFETY: version 3 reads one header and two data records, which live until it returns.
         let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
         Errno::result(done).map(drop)

@@ -199,25 +199,29 @@ pub(super) fn set_title(argv: &[String]) {
     let (Some(start), Some(end)) = (field(48), field(49)) else {
         return;
     };
-    if start == 0 || end <= start {
+    if start == 0 || end < start + 3 {
         return;
     }
-    let mut text = argv.join("\0").into_bytes();
-    text.truncate(end - start - 1);
-    text.push(0);
-    // SAFETY: start..end is this process's argument area as the kernel reports it, writable
-    // stack memory that nothing reads any more: arguments were copied at the shim's start.
-    unsafe {
-        std::ptr::copy_nonoverlapping(text.as_ptr(), start as *mut u8, text.len());
-        std::ptr::write_bytes((start + text.len()) as *mut u8, 0, end - start - text.len());
-        // Without CAP_SYS_RESOURCE the rest stays as zeros, which is as good.
-        libc::prctl(
-            libc::PR_SET_MM,
-            libc::PR_SET_MM_ARG_END,
-            start + text.len(),
-            0,
-            0,
-        );
+    let write = |separator: &str, last: u8| {
+        let mut text = argv.join(separator).into_bytes();
+        text.truncate(end - start - 2);
+        text.push(0);
+        // SAFETY: start..end is this process's argument area as the kernel reports it,
+        // writable stack memory that nothing reads any more: arguments were copied at the
+        // shim's start. `text` is shorter than the area.
+        unsafe {
+            std::ptr::copy_nonoverlapping(text.as_ptr(), start as *mut u8, text.len());
+            std::ptr::write((end - 1) as *mut u8, last);
+        }
+        start + text.len()
+    };
+    let shown = write("\0", 0);
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_ARG_END, shown, 0, 0) };
+    if done != 0 {
+        // Without CAP_SYS_RESOURCE: where the area's last byte is not zero, the kernel shows
+        // it up to its first zero. Blanks part the arguments then.
+        write(" ", b'.');
     }
 }
 

@@ -1,5 +1,7 @@
 //! Integration tests of the one-machine cluster's parts.
 
+#![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
+
 mod shim;
 
 /// This test binary stands in for `flatnet` where a part starts it again as

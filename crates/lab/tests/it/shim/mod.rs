@@ -1,14 +1,15 @@
 //! Real pods through real shims: what a kubelet, and behind it a user, notices.
 
+mod isolation;
+mod life;
+mod streams;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::shim::client::{Sandbox, stop};
 use lab::shim::{ContainerSpec, ContainerState, Error, ExecSpec, Mount, SandboxSpec, read_state};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::is_root;
 
 /// A pod's folder and cgroup, cleared away also where a test fails.
 struct Pod {
@@ -126,9 +127,9 @@ async fn ended(sandbox: &Sandbox, id: &str) -> ContainerState {
     let mut watch = sandbox.watch().await.unwrap();
     loop {
         let state = watch.next().await.unwrap();
-        match state.containers.get(id).map(|c| c.state.clone()) {
-            Some(s @ (ContainerState::Exited { .. } | ContainerState::Failed { .. })) => return s,
-            _ => {}
+        let state = state.containers.get(id).map(|c| c.state.clone());
+        if let Some(s @ (ContainerState::Exited { .. } | ContainerState::Failed { .. })) = state {
+            return s;
         }
     }
 }
@@ -140,43 +141,4 @@ async fn output(sandbox: &Sandbox, id: &str, argv: &[&str]) -> (i32, String) {
         .unwrap();
     let text = [done.stdout, done.stderr].concat();
     (done.code, String::from_utf8(text).unwrap())
-}
-
-#[test]
-fn a_container_runs_logs_and_ends_with_its_exit_code() {
-    if !is_root("a_container_runs_logs_and_ends_with_its_exit_code") {
-        return;
-    }
-    let pod = Pod::new("exits");
-    block_on(async {
-        let sandbox = pod.start().await;
-        let mut spec = pod.container(
-            "main-0",
-            &[
-                "sh",
-                "-c",
-                "echo out; echo $GREETING >&2; echo bye >/dev/termination-log; exit 3",
-            ],
-        );
-        spec.env = vec![("GREETING".into(), "hello".into())];
-        spec.termination_message = "/dev/termination-log".into();
-        sandbox.start_container(&spec).await.unwrap();
-        let ContainerState::Exited {
-            code,
-            signal,
-            message,
-            ..
-        } = ended(&sandbox, "main-0").await
-        else {
-            panic!("it did not run")
-        };
-        assert_eq!((code, signal, message.as_str()), (3, 0, "bye\n"));
-        let mut logged = pod.logged("main-0");
-        logged.sort();
-        assert_eq!(logged, ["stderr F hello", "stdout F out"]);
-        sandbox.stop().await.unwrap();
-        assert!(!pod.spec.cgroup.exists());
-        assert!(read_state(pod.dir.path()).is_none());
-        sandbox.stop().await.unwrap();
-    });
 }
