@@ -9,6 +9,7 @@ pub mod apply;
 pub mod crd;
 pub mod defaults;
 pub mod event;
+pub mod jsonpath;
 pub mod kind;
 pub mod openapi;
 pub mod patch;
