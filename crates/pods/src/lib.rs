@@ -1,1 +1,13 @@
-//! See the crate's README line in ARCHITECTURE.md.
+//! A pod's place on its node: its addresses, its interface, its host ports.
+//!
+//! - [`cni`]: the Container Network Interface as values;
+//! - [`ipam`]: which address is whose, and the journal that survives a kill;
+//! - [`interface`]: plan, render and apply of a pod's interface;
+//! - [`wire`]: how the plugin and the command line ask the agent.
+
+pub mod attachment;
+pub mod cni;
+//pub mod ipam;
+pub mod wire;
+
+pub use attachment::{Attachment, Bandwidth, Key, PodRef, PortMapping, Protocol};
