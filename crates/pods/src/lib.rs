@@ -7,7 +7,7 @@
 
 pub mod attachment;
 pub mod cni;
-//pub mod ipam;
+pub mod ipam;
 pub mod wire;
 
 pub use attachment::{Attachment, Bandwidth, Key, PodRef, PortMapping, Protocol};
