@@ -7,6 +7,7 @@ mod result;
 
 pub use call::{Call, Command, PodArgs};
 pub use config::{NetConf, RuntimeConfig, Subnet, ValidAttachment};
+pub(crate) use config::{address, parse_mac};
 pub use error::{CniError, code};
 pub use result::{CniResult, Dns, Interface, Ip, Route};
 

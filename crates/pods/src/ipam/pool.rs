@@ -36,18 +36,20 @@ impl Pool {
     /// the broadcast address.
     pub fn new(net: IpNet) -> Pool {
         let net = net.trunc();
-        let first = bits(net.network()).saturating_add(2);
+        let first = bits(net.network()).checked_add(2);
         let last = match net {
             IpNet::V4(_) => bits(net.broadcast()).saturating_sub(1),
             IpNet::V6(_) => bits(net.broadcast()),
         };
         Pool {
             net,
-            span: (first <= last).then_some((first, last)),
+            span: first
+                .filter(|first| *first <= last)
+                .map(|first| (first, last)),
             taken: Intervals::default(),
             resting: VecDeque::new(),
             used: 0,
-            last: first.saturating_sub(1),
+            last: bits(net.network()),
         }
     }
 

@@ -1,0 +1,314 @@
+//! The planned interface in the kernel: made, healed, removed.
+
+use std::fmt;
+
+use linux::link::NewKind;
+use linux::{
+    Address, Kind, Link, LinkChange, NetNs, Netlink, NewLink, Route, RouteFilter, VethEnd, sysctl,
+};
+use model::config::PodMode;
+
+use super::plan::{BRIDGE, Interface, Settings, single};
+use super::render::{host_sysctls, node_sysctls};
+use crate::cni::{CniError, code};
+
+/// Metric of the node's own unreachable route: any other route to the range wins.
+const LAST_RESORT: u32 = 4096;
+
+/// Why an interface could not be made.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// The container has an interface of that name.
+    Exists(String),
+    /// The namespace cannot be entered.
+    Netns(linux::Error),
+    /// The namespace is the node's own.
+    OwnNetns(String),
+    /// The kernel refused something else.
+    Kernel(linux::Error),
+}
+
+impl From<linux::Error> for ApplyError {
+    fn from(error: linux::Error) -> Self {
+        ApplyError::Kernel(error)
+    }
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApplyError::Exists(name) => write!(
+                f,
+                "interface {name} exists in the container already; DEL comes first"
+            ),
+            ApplyError::Netns(error) => error.fmt(f),
+            ApplyError::OwnNetns(path) => {
+                write!(f, "CNI_NETNS {path} is the node's own network namespace")
+            }
+            ApplyError::Kernel(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+impl From<ApplyError> for CniError {
+    fn from(error: ApplyError) -> Self {
+        let code = match error {
+            ApplyError::Exists(_) => code::INTERFACE_EXISTS,
+            ApplyError::Netns(_) | ApplyError::OwnNetns(_) => code::INVALID_NETNS,
+            ApplyError::Kernel(_) => code::KERNEL,
+        };
+        CniError::new(code, error.to_string())
+    }
+}
+
+/// The node's side of all pods.
+#[derive(Debug)]
+pub struct Wires {
+    node: Netlink,
+    netns: (u64, u64),
+}
+
+impl Wires {
+    /// For the network namespace of the calling thread; every later call must come from a
+    /// thread in the same one.
+    pub fn open() -> Result<Wires, linux::Error> {
+        Ok(Wires {
+            node: Netlink::open()?,
+            netns: NetNs::current()?.id()?,
+        })
+    }
+
+    /// Makes the pod's interface. What was made before a failure is removed again.
+    pub fn make(&mut self, interface: &Interface, netns: &str) -> Result<(), ApplyError> {
+        let pod_netns = NetNs::open(netns).map_err(ApplyError::Netns)?;
+        if pod_netns.id().map_err(ApplyError::Netns)? == self.netns {
+            return Err(ApplyError::OwnNetns(netns.to_owned()));
+        }
+        let mut pod = Netlink::open_in(&pod_netns).map_err(ApplyError::Netns)?;
+        if pod.link(&interface.ifname)?.is_some() {
+            return Err(ApplyError::Exists(interface.ifname.clone()));
+        }
+        let master = match interface.mode {
+            PodMode::Routed => None,
+            PodMode::Bridge => Some(self.bridge(interface)?),
+        };
+        self.node.create_link(&NewLink {
+            mtu: Some(interface.mtu),
+            mac: Some(interface.host_mac),
+            master,
+            ..NewLink::new(
+                &interface.host_link,
+                NewKind::Veth(VethEnd {
+                    name: &interface.ifname,
+                    netns: Some(&pod_netns),
+                    mtu: Some(interface.mtu),
+                    mac: Some(interface.mac),
+                }),
+            )
+        })?;
+        let made = fill_pod(&mut pod, interface).and_then(|()| self.host_side(interface));
+        if let Err(error) = made {
+            let _ = self.node.delete_link(&interface.host_link);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// The node's side of one interface: settings, gateway addresses, routes. Idempotent.
+    fn host_side(&mut self, interface: &Interface) -> Result<(), linux::Error> {
+        if interface.mode == PodMode::Bridge {
+            return Ok(());
+        }
+        let link = self.node.expect_link(&interface.host_link)?.index;
+        for (key, value) in host_sysctls(&interface.host_link, &interface.addresses) {
+            sysctl::write(&key, value)?;
+        }
+        for (address, gateway) in interface.addresses.iter().zip(&interface.gateways) {
+            self.node
+                .replace_address(&Address::new(link, single(gateway.addr())))?;
+            self.node
+                .replace_route(&Route::new(single(address.addr()), link))?;
+        }
+        Ok(())
+    }
+
+    /// The bridge, made where it is not there. Its index.
+    fn bridge(&mut self, interface: &Interface) -> Result<u32, linux::Error> {
+        let bridge = match self.node.link(BRIDGE)? {
+            Some(bridge) => bridge,
+            None => {
+                let new = NewLink {
+                    mtu: Some(interface.mtu),
+                    ..NewLink::new(BRIDGE, NewKind::Bridge)
+                };
+                match self.node.create_link(&new) {
+                    Err(error) if !error.is_exists() => return Err(error),
+                    _ => self.node.expect_link(BRIDGE)?,
+                }
+            }
+        };
+        if bridge.kind != Kind::Bridge {
+            return Err(linux::Error::other(
+                format!("link {BRIDGE}"),
+                "use",
+                "it is there and is not a bridge",
+            ));
+        }
+        if !bridge.up {
+            self.node.set_up(bridge.index)?;
+        }
+        // Routed pods of the same node, from before a change of mode, are behind the bridge.
+        for (key, value) in host_sysctls(BRIDGE, &interface.addresses) {
+            sysctl::write(&key, value)?;
+        }
+        for gateway in &interface.gateways {
+            let address = Address::new(bridge.index, *gateway).with_broadcast();
+            self.node.replace_address(&address)?;
+        }
+        Ok(bridge.index)
+    }
+
+    /// Settings and routes of a node with these ranges, whatever pods it has.
+    pub fn prepare_node(&mut self, settings: &Settings) -> Result<(), linux::Error> {
+        for (key, value) in node_sysctls(&settings.pod_cidrs) {
+            sysctl::write(&key, value)?;
+        }
+        // An address of the range that no pod has must not leave by the default route.
+        for cidr in &settings.pod_cidrs {
+            let route = Route {
+                kind: linux::RouteType::Unreachable,
+                dev: None,
+                metric: LAST_RESORT,
+                scope: linux::Scope::Global,
+                ..Route::new(*cidr, 0)
+            };
+            self.node.replace_route(&route)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the node's side, and with it the pod's; false where there was none.
+    pub fn remove(&mut self, host_link: &str) -> Result<bool, linux::Error> {
+        self.node.delete_link(host_link)
+    }
+
+    /// The links of this node's pods: every link with our prefix that is one end of a pair.
+    pub fn pod_links(&mut self) -> Result<Vec<Link>, linux::Error> {
+        let links = self.node.links()?;
+        Ok(links
+            .into_iter()
+            .filter(|link| link.kind == Kind::Veth && link.name.starts_with("fn-"))
+            .collect())
+    }
+
+    /// Puts back what others took from the node's side of these interfaces; the names of
+    /// those that needed it, and what could not be put back.
+    pub fn heal(&mut self, interfaces: &[Interface]) -> (Vec<String>, Vec<linux::Error>) {
+        let mut healed = Vec::new();
+        let mut errors = Vec::new();
+        let state = self.node.links().and_then(|links| {
+            Ok((
+                links,
+                self.node.addresses(None)?,
+                self.node.routes(RouteFilter::main())?,
+            ))
+        });
+        let (links, addresses, routes) = match state {
+            Ok(state) => state,
+            Err(error) => return (healed, vec![error]),
+        };
+        for interface in interfaces {
+            // A pod whose link is gone cannot be healed: its runtime makes it anew.
+            let Some(link) = links.iter().find(|link| link.name == interface.host_link) else {
+                continue;
+            };
+            let whole =
+                link.up
+                    && match interface.mode {
+                        PodMode::Bridge => links.iter().any(|bridge| {
+                            bridge.name == BRIDGE && bridge.up && link.master == Some(bridge.index)
+                        }),
+                        PodMode::Routed => interface.addresses.iter().zip(&interface.gateways).all(
+                            |(ip, gateway)| {
+                                let (ip, gateway) = (single(ip.addr()), single(gateway.addr()));
+                                routes
+                                    .iter()
+                                    .any(|route| route.dst == ip && route.dev == Some(link.index))
+                                    && addresses.iter().any(|address| {
+                                        address.dev == link.index && address.net == gateway
+                                    })
+                            },
+                        ),
+                    };
+            if whole {
+                continue;
+            }
+            match self.put_back(interface, link) {
+                Ok(()) => healed.push(interface.host_link.clone()),
+                Err(error) => errors.push(error),
+            }
+        }
+        (healed, errors)
+    }
+
+    fn put_back(&mut self, interface: &Interface, link: &Link) -> Result<(), linux::Error> {
+        if interface.mode == PodMode::Bridge {
+            let bridge = self.bridge(interface)?;
+            let change = LinkChange {
+                master: Some(bridge),
+                up: Some(true),
+                ..LinkChange::default()
+            };
+            return self.node.change_link(link.index, &change);
+        }
+        if !link.up {
+            self.node.set_up(link.index)?;
+        }
+        self.host_side(interface)
+    }
+
+    pub(super) fn node(&mut self) -> &mut Netlink {
+        &mut self.node
+    }
+}
+
+/// The pod's side: loopback and the interface up, addresses, routes.
+fn fill_pod(pod: &mut Netlink, interface: &Interface) -> Result<(), linux::Error> {
+    let link = pod.expect_link(&interface.ifname)?.index;
+    // Loopback is the first link of every namespace.
+    pod.set_up(1)?;
+    pod.set_up(link)?;
+    for address in &interface.addresses {
+        pod.add_address(&Address {
+            no_prefix_route: address.addr().is_ipv6(),
+            ..Address::new(link, *address).with_broadcast()
+        })?;
+    }
+    for route in &interface.routes {
+        let new = Route::new(route.dst, link);
+        pod.add_route(&match route.gateway {
+            Some(gateway) => new.via(gateway),
+            None => new,
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes an interface from inside its namespace, without an agent; false where the
+/// namespace or the interface is not there.
+pub fn remove_in_namespace(netns: &str, ifname: &str) -> Result<bool, linux::Error> {
+    let Ok(netns) = NetNs::open(netns) else {
+        return Ok(false);
+    };
+    if netns.id()? == NetNs::current()?.id()? {
+        return Ok(false);
+    }
+    let mut pod = Netlink::open_in(&netns)?;
+    // Only what ADD makes: another plugin's interface of the same name is not ours to delete.
+    match pod.link(ifname)? {
+        Some(link) if link.kind == Kind::Veth => pod.delete_link(ifname),
+        _ => Ok(false),
+    }
+}
