@@ -1,0 +1,56 @@
+//! What an agent is started with.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use crate::Update;
+
+/// Where the agent learns of nodes, pods and the configuration.
+#[derive(Debug)]
+pub enum Source {
+    /// A Kubernetes API server: that of the kubeconfig, or of the cluster this pod runs in.
+    Kubernetes {
+        /// File with address and credentials.
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Updates given by the caller; nothing is written back. For tests and for nodes that
+    /// are told what they need.
+    Given(mpsc::Receiver<Update>),
+}
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Name of the Node object this agent serves.
+    pub node: String,
+    /// Where it learns of the cluster.
+    pub source: Source,
+    /// Socket for the CNI plugin and the command line; its folder is made.
+    pub socket: PathBuf,
+    /// Folder of the journal of addresses; one agent at a time uses it.
+    pub state: PathBuf,
+    /// Folder for `10-flatnet.conflist`, written once pods can be attached; none is written
+    /// where absent.
+    pub cni_conf: Option<PathBuf>,
+    /// Where `/healthz` and `/livez` are answered.
+    pub healthz: Option<SocketAddr>,
+    /// Where `/metrics` is answered.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Options {
+    /// The paths and ports of a real node.
+    pub fn new(node: impl Into<String>, source: Source) -> Options {
+        Options {
+            node: node.into(),
+            source,
+            socket: PathBuf::from("/run/flatnet/agent.sock"),
+            state: PathBuf::from("/var/lib/flatnet"),
+            cni_conf: Some(PathBuf::from("/etc/cni/net.d")),
+            healthz: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256)),
+            metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249)),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The plugin as a runtime sees it: the real binary, real namespaces, an agent process of its
+//! own without any Kubernetes.
+
+mod agent;
+mod concurrency;
+mod lab;
+mod operations;
+mod routed;
+mod size;
