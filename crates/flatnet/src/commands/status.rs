@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use api::convert::{CONFIG_NAME, CONFIG_NAMESPACE};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use lab::cluster::plan::{Plan, Process, plan};
 use lab::cluster::spec::{ClusterSpec, shown};
 use lab::cluster::{cgroup, process, state};
 use lab::paths::ClusterPaths;
+use model::Config;
 use serde::Serialize;
 
 use super::{Failure, Outcome, runtime};
@@ -53,6 +55,8 @@ struct Known {
     version: String,
     nodes: Vec<Node>,
     pods: Vec<Pod>,
+    /// The configuration in force, where it can be read.
+    config: Option<Config>,
 }
 
 /// Prints how the cluster stands; exit 1 where something is wrong.
@@ -90,16 +94,19 @@ async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
         Api::<Node>::all(client.clone()),
         Api::<Pod>::all(client.clone()),
     );
-    let (version, nodes, pods) = futures::try_join!(
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
+    let (version, nodes, pods, map) = futures::try_join!(
         client.apiserver_version(),
         nodes.list(&all),
-        pods.list(&all)
+        pods.list(&all),
+        maps.get_opt(CONFIG_NAME)
     )
     .map_err(fail)?;
     Ok(Known {
         version: version.git_version,
         nodes: nodes.items,
         pods: pods.items,
+        config: map.and_then(|map| api::convert::config(&map).ok()),
     })
 }
 
@@ -114,6 +121,10 @@ fn assess(
         Ok(known) => ("ok".to_owned(), Some(known)),
         Err(why) => (why, None),
     };
+    let config = known
+        .as_ref()
+        .and_then(|known| known.config.clone())
+        .unwrap_or_else(|| spec.config());
     let nodes: Vec<NodeRow> = plan
         .nodes
         .iter()
@@ -128,10 +139,10 @@ fn assess(
         kubernetes: known.map(|known| known.version),
         server: format!("https://127.0.0.1:{}", spec.api_port),
         api,
-        fabric: shown(&spec.fabric.mode),
-        pod_mode: shown(&spec.pod_mode),
-        cluster_cidrs: strings(&spec.cluster_cidrs),
-        service_cidrs: strings(&spec.service_cidrs),
+        fabric: shown(&config.fabric.mode),
+        pod_mode: shown(&config.pod_mode),
+        cluster_cidrs: strings(&config.cluster_cidrs),
+        service_cidrs: strings(&config.service_cidrs),
         processes,
         nodes,
     }

@@ -151,12 +151,7 @@ impl Request {
     /// on a live cluster is refused by name.
     pub fn change(&self, old: &ClusterSpec) -> Result<ClusterSpec, SpecError> {
         let mut spec = old.clone();
-        if let Some(mode) = self.fabric {
-            spec.fabric.mode = mode;
-        }
-        if self.mtu.is_some() {
-            spec.fabric.mtu = self.mtu;
-        }
+        spec.fabric = self.onto(old.config()).fabric;
         self.refuse_fixed(old)?;
         if let Some(nodes) = self.nodes {
             let have = u16::try_from(spec.nodes.len()).unwrap_or(u16::MAX);
@@ -175,6 +170,13 @@ impl Request {
         }
         spec.check()?;
         Ok(spec)
+    }
+
+    /// A live configuration with what was asked for changed.
+    pub fn onto(&self, mut live: Config) -> Config {
+        live.fabric.mode = self.fabric.unwrap_or(live.fabric.mode);
+        live.fabric.mtu = self.mtu.or(live.fabric.mtu);
+        live
     }
 
     fn refuse_fixed(&self, old: &ClusterSpec) -> Result<(), SpecError> {

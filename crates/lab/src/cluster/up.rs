@@ -72,7 +72,7 @@ impl Site<'_> {
     /// Makes the cluster that is asked for, or completes and changes the one that is there.
     pub async fn up(&self, request: &Request) -> Result<Outcome> {
         let old = state::load(&self.paths)?;
-        let spec = match &old {
+        let mut spec = match &old {
             Some(old) => request.change(old)?,
             None => request.create(&self.paths.name, free_port(request)?)?,
         };
@@ -104,7 +104,11 @@ impl Site<'_> {
             Ok(((), self.paths.kubeconfig().display().to_string()))
         })?;
         let client = self.apiserver(&mount, &plan).await?;
-        configure(&client, &spec.config()).await?;
+        let config = configure(&client, &spec, request).await?;
+        if spec.fabric != config.fabric {
+            spec.fabric = config.fabric;
+            state::save(&self.paths, &spec)?;
+        }
         self.ensure(&mount, &plan.controllers)?;
         self.nodes(&mount, &client, &plan.nodes.iter().collect::<Vec<_>>())
             .await?;
@@ -329,28 +333,35 @@ fn free_port(request: &Request) -> Result<u16> {
     })
 }
 
-/// Writes the network's configuration where agents and controllers watch it.
-async fn configure(client: &Client, config: &Config) -> Result<()> {
+/// Writes the network's configuration where agents and controllers watch it. What somebody
+/// edited there stays, except for what is asked for now; returns what is in force.
+async fn configure(client: &Client, spec: &ClusterSpec, request: &Request) -> Result<Config> {
     use api::convert::{CONFIG_KEY, CONFIG_NAME, CONFIG_NAMESPACE};
     let what = format!("configmap {CONFIG_NAMESPACE}/{CONFIG_NAME}");
     let fail = |error: kube::Error| Error::api(what.clone(), api::error::cause(&error));
-    let text = serde_saphyr::to_string(config).map_err(|error| Error::api(what.clone(), error))?;
     let api = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
     let old = api.get_opt(CONFIG_NAME).await.map_err(fail)?;
+    let live = old.as_ref().and_then(|map| api::convert::config(map).ok());
+    let wanted = match &live {
+        Some(live) => request.onto(live.clone()),
+        None => spec.config(),
+    };
+    if live.as_ref() == Some(&wanted) {
+        return Ok(wanted);
+    }
+    let text = serde_saphyr::to_string(&wanted).map_err(|error| Error::api(what.clone(), error))?;
     let fresh = old.is_none();
     let mut map = old.unwrap_or_default();
     map.metadata.name = Some(CONFIG_NAME.into());
-    let data = map.data.get_or_insert_default();
-    if data.get(CONFIG_KEY) == Some(&text) {
-        return Ok(());
-    }
-    data.insert(CONFIG_KEY.into(), text);
+    map.data
+        .get_or_insert_default()
+        .insert(CONFIG_KEY.into(), text);
     let written = if fresh {
         api.create(&PostParams::default(), &map).await
     } else {
         api.replace(CONFIG_NAME, &PostParams::default(), &map).await
     };
-    written.map(|_| ()).map_err(fail)
+    written.map(|_| wanted).map_err(fail)
 }
 
 /// The programs next to the one that runs now.
