@@ -67,10 +67,10 @@ pub fn controller(controller: cli::Controller) -> Outcome {
     })
 }
 
-/// Who leads: the pod or the machine, with the process.
+/// Who leads: the pod or the machine; the same after a restart.
 fn identity() -> String {
     let host = nix::unistd::gethostname()
         .ok()
         .and_then(|name| name.into_string().ok());
-    format!("{}-{}", host.as_deref().unwrap_or("flatnet"), process::id())
+    host.unwrap_or_else(|| "flatnet".into())
 }

@@ -11,9 +11,9 @@ use ::lab::{images, shim};
 use linux::{NetNs, run_in};
 use tokio::net::TcpSocket;
 
-use super::daemons::{self, serve};
+use super::daemons::serve;
 use super::{Failure, Outcome};
-use crate::cli::{self, Lab};
+use crate::cli::Lab;
 
 /// The parts started for each pod and each container, without the command line's weight.
 pub fn quick(words: &[OsString]) -> Option<ExitCode> {
@@ -63,10 +63,14 @@ pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
                 std::future::pending::<Result<(), apiserver::StartError>>().await
             })
         }
-        Lab::Controllers => {
-            let kubeconfig = Some(paths.controllers_kubeconfig());
-            daemons::controller(cli::Controller { kubeconfig })
-        }
+        Lab::Controllers => serve(
+            "controllers",
+            ::lab::controllers::run(::lab::controllers::Options {
+                kubeconfig: paths.controllers_kubeconfig(),
+                // The same after a restart: it takes its own lease up at once.
+                identity: format!("lab-{}", paths.name),
+            }),
+        ),
         Lab::Kubelet { .. } => Err(Failure::Failed("the kubelet is not wired yet".into())),
         Lab::Shim(words) | Lab::Image(words) => Err(Failure::Usage(format!(
             "not a part's words: {:?}",

@@ -165,7 +165,7 @@ pub fn plan(spec: &ClusterSpec, paths: &ClusterPaths) -> Plan {
             addresses: client_ends.iter().map(|(own, _)| *own).collect(),
         },
         apiserver: apiserver(spec, paths, &api_addresses),
-        controllers: controllers(spec, paths),
+        controllers: controllers(paths),
         identities: vec![
             Identity {
                 user: "kubernetes-admin".into(),
@@ -324,17 +324,10 @@ fn apiserver(spec: &ClusterSpec, paths: &ClusterPaths, inside: &[SocketAddr]) ->
     }
 }
 
-fn controllers(spec: &ClusterSpec, paths: &ClusterPaths) -> Process {
-    let pods: Vec<String> = spec.cluster_cidrs.iter().map(ToString::to_string).collect();
+fn controllers(paths: &ClusterPaths) -> Process {
     Process {
         name: "controllers".into(),
-        args: args(
-            &["lab", "controllers"],
-            &[
-                ("name", paths.name.clone()),
-                ("cluster-cidr", pods.join(",")),
-            ],
-        ),
+        args: args(&["lab", "controllers"], &[("name", paths.name.clone())]),
         netns: None,
         cgroup: paths.cgroup().join("controllers"),
         log: paths.log("controllers"),
