@@ -134,10 +134,10 @@ fn an_agent_killed_amid_two_hundred_adds_gives_no_address_twice() {
     }
     // What was refused is done again, as a runtime does: DEL, then ADD.
     for (at, pod) in pods.iter().enumerate() {
-        if !acknowledged.contains_key(&at) {
+        acknowledged.entry(at).or_insert_with(|| {
             node.del(pod);
-            acknowledged.insert(at, ip_of(&node.add(pod), 0));
-        }
+            ip_of(&node.add(pod), 0)
+        });
     }
     let addresses: Vec<IpAddr> = acknowledged.values().copied().collect();
     assert_eq!(addresses.len(), 200);

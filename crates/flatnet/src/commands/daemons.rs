@@ -49,8 +49,19 @@ pub fn serve<E: ToString>(name: &str, work: impl Future<Output = Result<(), E>>)
 }
 
 /// The node's daemon.
-pub fn agent(_agent: cli::Agent) -> Outcome {
-    Err(Failure::Failed("the agent is not wired yet".into()))
+pub fn agent(agent: cli::Agent) -> Outcome {
+    let source = ::agent::Source::Kubernetes {
+        kubeconfig: agent.kubeconfig,
+    };
+    serve(
+        "agent",
+        ::agent::run(::agent::Options {
+            socket: agent.socket,
+            state: agent.state,
+            cni_conf: Some(agent.cni_conf),
+            ..::agent::Options::new(agent.node, source)
+        }),
+    )
 }
 
 /// The cluster's daemon.
