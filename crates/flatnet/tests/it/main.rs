@@ -1,4 +1,5 @@
 //! End to end: the built program, stock kubectl, real traffic. A cluster a scenario.
+#![cfg(test)]
 
 mod cluster;
 mod life;
