@@ -2,7 +2,6 @@
 
 use objects::Status;
 
-use crate::failure;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +22,7 @@ pub fn parse(header: &str) -> Result<Form, Status> {
         return Ok(Form::Json);
     }
     header.split(',').find_map(one).ok_or_else(|| {
-        failure::status(
-            406,
-            "NotAcceptable",
-            "only the following media types are accepted: application/json",
-        )
+        Status::not_acceptable(&["application/json"])
     })
 }
 

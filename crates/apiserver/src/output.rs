@@ -9,7 +9,6 @@ use objects::{Kind, Object, Status, table};
 use serde_json::json;
 
 use crate::accept::Form;
-use crate::failure;
 use crate::request::Query;
 use crate::store::Entry;
 
@@ -61,11 +60,9 @@ pub fn text(value: &Object, pretty: bool) -> Vec<u8> {
 
 /// A failure as an answer.
 pub fn failed(status: &Status) -> Answer {
-    let mut answer = value(status.code, &failure::body(status), false);
-    if status.code == 429 {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let mut answer = value(status.code, &status.to_value(), false);
+    if let Some(seconds) = status.retry_after() {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }
@@ -95,15 +92,20 @@ pub fn include(query: &Query) -> Result<Include, Status> {
         "" | "Metadata" => Ok(Include::Metadata),
         "None" => Ok(Include::None),
         "Object" => Ok(Include::Object),
-        other => Err(failure::bad_request(format!(
+        other => Err(Status::bad_request(format!(
             "unsupported includeObject value: {other:?} (None, Metadata and Object are known)"
         ))),
     }
 }
 
+/// True for kinds that are served exactly as they are stored.
+pub fn as_stored(kind: &Kind) -> bool {
+    kind.custom.is_none() && kind.group != "events.k8s.io"
+}
+
 /// The stored bytes at the version that was asked for.
 pub fn versioned<'a>(kind: &Kind, entry: &'a Entry) -> Cow<'a, [u8]> {
-    if kind.custom.is_none() {
+    if as_stored(kind) {
         return Cow::Borrowed(&entry.data);
     }
     Cow::Owned(text(&object(kind, entry), false))
@@ -112,8 +114,9 @@ pub fn versioned<'a>(kind: &Kind, entry: &'a Entry) -> Cow<'a, [u8]> {
 /// The stored object at the version that was asked for.
 pub fn object(kind: &Kind, entry: &Entry) -> Object {
     let mut object = entry.object();
+    kind.from_storage(&mut object);
     if kind.custom.is_some() {
-        object["apiVersion"] = kind.api_version().into();
+        // A default that the CRD gained later shows on older objects too.
         objects::kind::default_object(kind, &mut object);
     }
     object
@@ -168,10 +171,6 @@ pub fn one(kind: &Kind, object: &Object, form: Form, include: Include) -> Result
             let rv = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
             Ok(table(kind, rv, std::slice::from_ref(object), include, true))
         }
-        Form::Discovery => Err(failure::status(
-            406,
-            "NotAcceptable",
-            "this is no discovery document",
-        )),
+        Form::Discovery => Err(Status::not_acceptable(&["application/json"])),
     }
 }

@@ -64,19 +64,22 @@ pub fn split_api_version(api_version: &str) -> (&str, &str) {
 
 /// `group/plural`, the topic of a kind in the store.
 pub fn topic(kind: &Kind) -> String {
-    format!("{}/{}", kind.group, kind.plural)
+    let (group, plural) = kind.storage_resource();
+    format!("{group}/{plural}")
 }
 
 /// Key prefix of a kind's objects, of one namespace where given.
 pub fn prefix(kind: &Kind, namespace: &str) -> String {
+    let (group, plural) = kind.storage_resource();
     if namespace.is_empty() {
-        format!("{}/{}/", kind.group, kind.plural)
+        format!("{group}/{plural}/")
     } else {
-        format!("{}/{}/{namespace}/", kind.group, kind.plural)
+        format!("{group}/{plural}/{namespace}/")
     }
 }
 
 /// Key of one object.
 pub fn key(kind: &Kind, namespace: &str, name: &str) -> String {
-    format!("{}/{}/{namespace}/{name}", kind.group, kind.plural)
+    let (group, plural) = kind.storage_resource();
+    format!("{group}/{plural}/{namespace}/{name}")
 }

@@ -65,7 +65,7 @@ async fn dispatch(
         return plain(ctx, &user, &info, &query, &request);
     }
     if user.name == "system:anonymous" {
-        return Err(failure::unauthorized().into());
+        return Err(Status::unauthorized("").into());
     }
     resource(ctx, user, info, query, request).await
 }
@@ -73,16 +73,16 @@ async fn dispatch(
 /// Paths that are no resource.
 fn plain(ctx: &Ctx, user: &User, info: &Info, query: &Query, request: &Request<Incoming>) -> Reply {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return Err(failure::method_not_allowed().into());
+        return Err(Status::method_not_on_path().into());
     }
     if let Some(answer) = health::answer(ctx, &info.path, query) {
         return Ok(answer);
     }
     if user.name == "system:anonymous" {
-        return Err(failure::unauthorized().into());
+        return Err(Status::unauthorized("").into());
     }
     let form = accept::parse(header(request.headers(), header::ACCEPT))?;
-    let found = discovery::answer(ctx, &info.path, form).ok_or_else(failure::no_such_path)?;
+    let found = discovery::answer(ctx, &info.path, form).ok_or_else(Status::no_such_path)?;
     let pretty = output::pretty(query, header(request.headers(), header::USER_AGENT));
     let mut answer = output::value(200, &found, pretty);
     if found["kind"] == "APIGroupDiscoveryList" {
@@ -106,7 +106,7 @@ async fn body(request: Request<Incoming>) -> Result<bytes::Bytes, Status> {
             "RequestEntityTooLarge",
             format!("Request entity too large: limit is {BODY}"),
         )),
-        Ok(Err(error)) => Err(failure::bad_request(format!("reading the body: {error}"))),
+        Ok(Err(error)) => Err(Status::bad_request(format!("reading the body: {error}"))),
         Err(_) => Err(failure::status(
             408,
             "Timeout",
@@ -127,7 +127,7 @@ async fn resource(
         .load()
         .find(&info.group, &info.version, &info.resource)
         .cloned()
-        .ok_or_else(failure::no_such_path)?;
+        .ok_or_else(Status::no_such_path)?;
     let headers = request.headers();
     let mut form = accept::parse(header(headers, header::ACCEPT))?;
     if form == accept::Form::Discovery {
@@ -142,7 +142,7 @@ async fn resource(
     let pretty = output::pretty(&query, &user_agent);
     let include = output::include(&query)?;
     if !kind.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
-        return Err(failure::no_such_path().into());
+        return Err(Status::no_such_path().into());
     }
     let mut info = info;
     if !kind.namespaced {
@@ -163,7 +163,7 @@ async fn resource(
         body,
     };
     if call.kind.namespaced && call.info.namespace.is_empty() && !call.info.name.is_empty() {
-        return Err(failure::no_such_path().into());
+        return Err(Status::no_such_path().into());
     }
     verb(&call).await
 }
@@ -171,7 +171,7 @@ async fn resource(
 async fn verb(call: &Call) -> Reply {
     let subresource = call.info.subresource.as_str();
     if !subresource.is_empty() && !call.kind.subresources.iter().any(|s| s == subresource) {
-        return Err(failure::no_such_path().into());
+        return Err(Status::no_such_path().into());
     }
     match call.info.verb.as_str() {
         "get" => read::get(call),
@@ -182,6 +182,6 @@ async fn verb(call: &Call) -> Reply {
         "patch" => patch::patch(call).await,
         "delete" => delete::delete(call).await,
         "deletecollection" => delete::collection(call).await,
-        _ => Err(failure::method_not_allowed().into()),
+        _ => Err(Status::method_not_on_path().into()),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::MutexGuard;
 
 use crate::context::Ctx;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::store::Change;
 use crate::verbs::meta;
 use crate::verbs::write::Options;
@@ -129,7 +129,7 @@ pub fn delete(ctx: &Ctx, kind: &Arc<Kind>, object: &Object) -> Vec<Change> {
 /// Refuses the deletion of what the cluster stands on.
 pub fn may_delete(kind: &Kind, name: &str) -> Result<(), Status> {
     if core(kind, "namespaces") && matches!(name, "default" | "kube-system" | "kube-public") {
-        return Err(failure::forbidden(
+        return Err(Status::forbidden(
             "",
             "namespaces",
             name,
@@ -142,11 +142,11 @@ pub fn may_delete(kind: &Kind, name: &str) -> Result<(), Status> {
 fn namespace_exists(ctx: &Ctx, kind: &Kind, object: &Object) -> Result<(), Status> {
     let namespace = meta::get(object, "namespace");
     let Some(entry) = ctx.store.get(&format!("/namespaces//{namespace}")) else {
-        return Err(failure::not_found("", "namespaces", namespace));
+        return Err(Status::not_found("", "namespaces", namespace));
     };
     if meta::deleting(entry.slim()) {
         let name = meta::get(object, "name");
-        let mut status = failure::forbidden(
+        let mut status = Status::forbidden(
             &kind.group,
             &kind.plural,
             name,

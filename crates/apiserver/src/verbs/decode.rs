@@ -4,7 +4,7 @@ use http::HeaderValue;
 use objects::{Object, Status};
 
 use super::{Call, Reply};
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::output::Answer;
 
 /// What to do with fields a kind does not have.
@@ -24,7 +24,7 @@ pub fn strictness(call: &Call) -> Result<Strictness, Status> {
         "" | "Warn" => Ok(Strictness::Warn),
         "Ignore" => Ok(Strictness::Ignore),
         "Strict" => Ok(Strictness::Strict),
-        other => Err(failure::bad_request(format!(
+        other => Err(Status::bad_request(format!(
             "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
         ))),
     }
@@ -34,10 +34,10 @@ pub fn strictness(call: &Call) -> Result<Strictness, Status> {
 pub fn any(call: &Call) -> Result<Object, Status> {
     match call.content_type.as_str() {
         "" | "application/json" => serde_json::from_slice(&call.body).map_err(|e| {
-            failure::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
+            Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
         }),
         "application/yaml" => yaml(&call.body),
-        other => Err(unsupported(other, "application/json, application/yaml")),
+        media => { tracing::debug!(media, "unsupported"); Err(Status::unsupported_media_type(&["application/json", "application/yaml"])) },
     }
 }
 
@@ -48,20 +48,9 @@ pub fn yaml(body: &[u8]) -> Result<Object, Status> {
         return Ok(value);
     }
     let text = std::str::from_utf8(body)
-        .map_err(|e| failure::bad_request(format!("error decoding YAML: {e}")))?;
+        .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
     serde_saphyr::from_str(text)
-        .map_err(|e| failure::bad_request(format!("error converting YAML to JSON: yaml: {e}")))
-}
-
-/// 415.
-pub fn unsupported(media: &str, known: &str) -> Status {
-    failure::status(
-        415,
-        "UnsupportedMediaType",
-        format!(
-            "the body of the request was in an unknown format - accepted media types include: {known} (this was {media:?})"
-        ),
-    )
+        .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: yaml: {e}")))
 }
 
 /// The object of a create or update, and the warnings about it.

@@ -6,10 +6,10 @@ use objects::{Kind, Object, Status};
 use serde_json::json;
 
 use super::read::Selection;
-use super::{Call, Reply, decode, meta, write};
+use super::{Call, Reply, decode, meta};
 use crate::admission;
 use crate::context::{self, Ctx};
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::output;
 use crate::registry;
 use crate::store::{Change, Expect, WriteError};
@@ -65,7 +65,7 @@ pub fn options(call: &Call) -> Result<Options, Status> {
         (Some(grace), _) => Some(grace),
         (None, "") => None,
         (None, text) => Some(text.parse().map_err(|_| {
-            failure::bad_request(format!(
+            Status::bad_request(format!(
                 "invalid gracePeriodSeconds {text:?}: a whole number is expected"
             ))
         })?),
@@ -81,18 +81,7 @@ pub fn options(call: &Call) -> Result<Options, Status> {
         "Foreground" => Propagation::Foreground,
         "Orphan" => Propagation::Orphan,
         other => {
-            return Err(failure::invalid(
-                "meta.k8s.io",
-                "DeleteOptions",
-                "",
-                &[failure::cause(
-                    "FieldValueNotSupported",
-                    "propagationPolicy",
-                    format!(
-                        "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                    ),
-                )],
-            ));
+            return Err(Status::bad_request(format!("invalid propagationPolicy {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"")));
         }
     };
     let dry = body["dryRun"]
@@ -120,7 +109,7 @@ pub async fn delete(call: &Call) -> Reply {
     let done = delete_object(ctx, kind, &call.info.namespace, &call.info.name, &options).await?;
     if done.gone && !returns_object(kind) {
         let uid = meta::get(&done.object, "uid");
-        let status = write::success(&kind.group, &kind.plural, &call.info.name, uid);
+        let status = Status::deleted(&kind.group, &kind.plural, &call.info.name, uid);
         return Ok(output::value(200, &status, call.pretty));
     }
     call.answer(200, &done.object)
@@ -159,7 +148,7 @@ pub async fn collection(call: &Call) -> Reply {
             Err(failure) => return Err(failure),
         }
     }
-    let list = json!({"kind": format!("{}List", call.kind.kind), "apiVersion": call.kind.api_version(),
+    let list = json!({"kind": call.kind.list_kind(), "apiVersion": call.kind.api_version(),
         "metadata": {"resourceVersion": call.ctx.store.rev().to_string()}, "items": items});
     Ok(output::value(200, &list, call.pretty))
 }
@@ -179,7 +168,7 @@ pub async fn delete_object(
         let entry = ctx
             .store
             .get(&key)
-            .ok_or_else(|| failure::not_found(&kind.group, &kind.plural, name))?;
+            .ok_or_else(|| Status::not_found(&kind.group, &kind.plural, name))?;
         let old = output::object(kind, &entry);
         preconditions(kind, name, &old, options)?;
         let step = plan(kind, &old, options, jiff::Timestamp::now().as_second());
@@ -196,6 +185,7 @@ pub async fn delete_object(
         if options.dry_run {
             return Ok(Deleted { object, gone });
         }
+        kind.to_storage(&mut object);
         let mut changes = vec![if gone {
             Change::delete(&key, entry.rev, &mut object)
         } else {
@@ -207,14 +197,14 @@ pub async fn delete_object(
         match ctx.store.commit(changes).await {
             Ok(entries) => {
                 drop(guard);
-                let object = entries.first().map_or(Object::Null, |e| e.object());
+                let object = entries.first().map_or(Object::Null, |e| output::object(kind, e));
                 return Ok(Deleted { object, gone });
             }
             Err(WriteError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(failure::conflict(&kind.group, &kind.plural, name, failure::MODIFIED).into())
+    Err(Status::modified(&kind.group, &kind.plural, name).into())
 }
 
 fn preconditions(kind: &Kind, name: &str, old: &Object, options: &Options) -> Result<(), Status> {
@@ -226,7 +216,7 @@ fn preconditions(kind: &Kind, name: &str, old: &Object, options: &Options) -> Re
         let cause = format!(
             "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
         );
-        Err(failure::conflict(&kind.group, &kind.plural, name, &cause))
+        Err(Status::conflict(&kind.group, &kind.plural, name, &cause))
     };
     check("UID", &options.uid, "uid")?;
     check("ResourceVersion", &options.rv, "resourceVersion")

@@ -16,7 +16,7 @@ use objects::{Kind, Object, Status};
 use crate::accept::Form;
 use crate::auth::User;
 use crate::context::Ctx;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::output::{self, Answer, Include};
 use crate::request::{Info, Query};
 
@@ -52,7 +52,7 @@ pub type Reply = Result<Answer, Failure>;
 impl Call {
     /// 404 of the object asked for.
     pub fn not_found(&self) -> Status {
-        failure::not_found(&self.info.group, &self.info.resource, &self.info.name)
+        Status::not_found(&self.info.group, &self.info.resource, &self.info.name)
     }
 
     /// Name of the field manager: as given, or from the user agent.
@@ -75,7 +75,7 @@ impl Call {
         match self.query.all("dryRun") {
             [] => Ok(false),
             values if values.iter().all(|v| v == "All") => Ok(true),
-            values => Err(failure::bad_request(format!(
+            values => Err(Status::bad_request(format!(
                 "invalid dryRun value {values:?}: only \"All\" is known"
             ))),
         }

@@ -7,10 +7,10 @@ use super::decode;
 use super::write::{self, Options};
 use super::{Call, Reply, meta};
 use crate::context;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 
 /// The media types of patches.
-const KNOWN: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+const KNOWN: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
 
 /// A parsed patch.
 pub enum Patch {
@@ -28,7 +28,7 @@ pub enum Patch {
 pub fn parse(call: &Call) -> Result<Patch, Status> {
     let json = || {
         serde_json::from_slice(&call.body)
-            .map_err(|e| failure::bad_request(format!("error decoding patch: {e}")))
+            .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
     };
     match call.content_type.as_str() {
         "application/json-patch+json" => Ok(Patch::Json(json()?)),
@@ -39,7 +39,7 @@ pub fn parse(call: &Call) -> Result<Patch, Status> {
         "application/apply-patch+yaml" | "application/apply-patch" => {
             Ok(Patch::Apply(decode::yaml(&call.body)?))
         }
-        other => Err(decode::unsupported(other, KNOWN)),
+        _ => Err(Status::unsupported_media_type(KNOWN)),
     }
 }
 
@@ -48,12 +48,9 @@ impl Patch {
     pub fn change(&self, object: &mut Object, schema: &objects::Schema) -> Result<(), Status> {
         match self {
             Self::Json(patch) => objects::patch::json(object, patch),
-            Self::Merge(patch) => {
-                objects::patch::merge(object, patch);
-                Ok(())
-            }
+            Self::Merge(patch) => objects::patch::merge(object, patch),
             Self::Strategic(patch) => objects::patch::strategic(object, patch, schema),
-            Self::Apply(_) => Err(failure::internal("an apply is no change")),
+            Self::Apply(_) => Err(Status::internal("an apply is no change")),
         }
     }
 }
@@ -82,7 +79,7 @@ pub async fn patch(call: &Call) -> Reply {
         .await?
     } else {
         if call.query.has("force") {
-            return Err(failure::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch").into());
+            return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch").into());
         }
         write::replace(
             &call.ctx,
@@ -108,13 +105,13 @@ pub async fn patch(call: &Call) -> Reply {
 
 fn same_name(call: &Call, new: &Object) -> Result<(), Status> {
     if !new.is_object() {
-        return Err(failure::bad_request("the patch leaves no object"));
+        return Err(Status::bad_request("the patch leaves no object"));
     }
     let name = meta::get(new, "name");
     if name == call.info.name {
         return Ok(());
     }
-    Err(failure::bad_request(format!(
+    Err(Status::bad_request(format!(
         "the name of the object ({name}) does not match the name on the URL ({})",
         call.info.name
     )))
@@ -129,14 +126,14 @@ fn applied(
 ) -> Result<Object, Failure> {
     let mut config = config.clone();
     if call.query.get("fieldManager").is_empty() {
-        return Err(failure::bad_request(
+        return Err(Status::bad_request(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         )
         .into());
     }
     write::fit(call, &mut config)?;
     if !config["metadata"]["managedFields"].is_null() {
-        return Err(failure::bad_request("metadata.managedFields must be nil").into());
+        return Err(Status::bad_request("metadata.managedFields must be nil").into());
     }
     if meta::get(&config, "name").is_empty() {
         meta::set(&mut config, "name", call.info.name.clone().into());

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::{Call, Reply};
 use crate::accept::Form;
-use crate::failure;
 use crate::output;
 use crate::registry;
 use crate::request::Query;
@@ -68,7 +67,7 @@ pub fn get(call: &Call) -> Reply {
             &call.info.name,
         ))
         .ok_or_else(|| call.not_found())?;
-    if call.form == Form::Json && !call.pretty && call.kind.custom.is_none() {
+    if call.form == Form::Json && !call.pretty && output::as_stored(&call.kind) {
         return Ok(output::json_bytes(200, entry.data.clone()));
     }
     call.answer(200, &output::object(&call.kind, &entry))
@@ -76,10 +75,7 @@ pub fn get(call: &Call) -> Reply {
 
 /// 410 for a page or a watch of the past.
 pub fn gone(expired: Expired) -> Status {
-    failure::expired(format!(
-        "too old resource version: {} ({})",
-        expired.asked, expired.oldest
-    ))
+    Status::too_old(expired.asked, expired.oldest)
 }
 
 /// Where a page continues: the resourceVersion of the first page and the last key given.
@@ -95,7 +91,7 @@ impl Continue {
     }
 
     fn decode(token: &str) -> Result<Self, Status> {
-        let wrong = || failure::bad_request("continue key is not valid");
+        let wrong = || Status::bad_request("continue key is not valid");
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
         let value: Object = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
         match (value["rv"].as_u64(), value["start"].as_str()) {
@@ -120,7 +116,7 @@ fn number(query: &Query, name: &str) -> Result<usize, Status> {
     match query.get(name) {
         "" => Ok(0),
         text => text.parse().map_err(|_| {
-            failure::bad_request(format!(
+            Status::bad_request(format!(
                 "invalid {name} {text:?}: a whole number is expected"
             ))
         }),
@@ -132,7 +128,7 @@ fn page(call: &Call, prefix: &str) -> Result<Page, Status> {
     let asked = call.query.get("resourceVersion");
     let matching = call.query.get("resourceVersionMatch");
     if asked.is_empty() && !matching.is_empty() {
-        return Err(failure::bad_request(
+        return Err(Status::bad_request(
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         ));
     }
@@ -141,27 +137,16 @@ fn page(call: &Call, prefix: &str) -> Result<Page, Status> {
     }
     let rev: u64 = asked
         .parse()
-        .map_err(|_| failure::bad_request(format!("invalid resource version {asked:?}")))?;
+        .map_err(|_| Status::bad_request(format!("invalid resource version {asked:?}")))?;
     if rev > store.rev() {
-        return Err(too_large(rev, store.rev()));
+        return Err(Status::too_large_resource_version(rev, store.rev()));
     }
     match matching {
         "Exact" => store.list_at(prefix, rev).map_err(gone),
         "" | "NotOlderThan" => Ok(store.list(prefix)),
-        other => Err(failure::bad_request(format!(
+        other => Err(Status::bad_request(format!(
             "unknown resourceVersionMatch {other:?}"
         ))),
-    }
-}
-
-/// 504 for a resourceVersion of the future.
-pub fn too_large(asked: u64, current: u64) -> Status {
-    Status {
-        code: 504,
-        reason: "Timeout",
-        message: format!("Timeout: Too large resource version: {asked}, current: {current}"),
-        details: json!({"retryAfterSeconds": 1, "causes": [
-            {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}),
     }
 }
 
@@ -174,10 +159,7 @@ fn choose(call: &Call, selection: &Selection) -> Result<Chosen, Status> {
     } else {
         let from = Continue::decode(token)?;
         let page = call.ctx.store.list_at(&prefix, from.rev).map_err(|_| {
-            failure::expired(
-                "The provided continue parameter is too old to display a consistent list result. \
-                 You can start a new list without the continue parameter.",
-            )
+            Status::continue_expired()
         })?;
         (page, Some(from.after))
     };
@@ -243,9 +225,9 @@ pub fn list(call: &Call) -> Reply {
                 "metadata": metadata, "items": items});
             Ok(output::value(200, &list, call.pretty))
         }
-        Form::Discovery => Err(failure::no_such_path().into()),
+        Form::Discovery => Err(Status::no_such_path().into()),
         Form::Json if call.pretty => {
-            let list = json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+            let list = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(),
                 "metadata": metadata, "items": objects()});
             Ok(output::value(200, &list, true))
         }
@@ -260,7 +242,7 @@ pub fn list(call: &Call) -> Reply {
 fn joined(kind: &Kind, metadata: &Object, items: &[Arc<Entry>]) -> Vec<u8> {
     let head = format!(
         "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
-        Object::from(format!("{}List", kind.kind)),
+        Object::from(kind.list_kind()),
         Object::from(kind.api_version()),
     );
     let size: usize = items.iter().map(|e| e.data.len() + 1).sum();

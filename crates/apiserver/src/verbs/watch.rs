@@ -10,11 +10,10 @@ use objects::{Kind, Object, Status};
 use serde_json::json;
 use tokio::time::{Instant, Interval};
 
-use super::read::{Selection, gone, too_large};
+use super::read::{Selection, gone};
 use super::{Call, Reply};
 use crate::accept::Form;
 use crate::context::Ctx;
-use crate::failure;
 use crate::output::{self, Include};
 use crate::registry;
 use crate::store::{Entry, Event};
@@ -43,12 +42,12 @@ fn start(call: &Call) -> Result<Start, Status> {
     } else {
         asked
             .parse()
-            .map_err(|_| failure::bad_request(format!("invalid resource version {asked:?}")))?
+            .map_err(|_| Status::bad_request(format!("invalid resource version {asked:?}")))?
     };
     let matching = query.get("resourceVersionMatch");
     if query.has("sendInitialEvents") {
         if matching != "NotOlderThan" {
-            return Err(failure::bad_request(
+            return Err(Status::bad_request(
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             ));
         }
@@ -60,7 +59,7 @@ fn start(call: &Call) -> Result<Start, Status> {
         });
     }
     if !matching.is_empty() {
-        return Err(failure::bad_request(
+        return Err(Status::bad_request(
             "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
         ));
     }
@@ -96,12 +95,12 @@ pub fn watch(call: &Call) -> Reply {
     let prefix = registry::prefix(&call.kind, &call.info.namespace);
     let changed = store.subscribe(&registry::topic(&call.kind));
     if begin.after > store.rev() {
-        return Err(too_large(begin.after, store.rev()).into());
+        return Err(Status::too_large_resource_version(begin.after, store.rev()).into());
     }
     let seconds = match call.query.get("timeoutSeconds") {
         "" | "0" => 1800 + rand::random_range(0..1800),
         text => text.parse::<u64>().map_err(|_| {
-            failure::bad_request(format!(
+            Status::bad_request(format!(
                 "invalid timeoutSeconds {text:?}: a whole number is expected"
             ))
         })?,
@@ -205,7 +204,7 @@ impl Watcher {
                 self.cursor = self.cursor.max(rev);
             }
             Err(expired) => {
-                let status = failure::body(&gone(expired));
+                let status = gone(expired).to_value();
                 out.extend_from_slice(&output::text(
                     &json!({"type": "ERROR", "object": status}),
                     false,

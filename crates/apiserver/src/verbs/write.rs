@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use objects::apply::{self, Manager};
+use objects::validation::field::ErrorKind;
 use objects::{Kind, Object, Status};
-use serde_json::json;
 
 use super::{Call, Reply, meta};
 use crate::admission;
 use crate::context::{self, Ctx};
 use crate::failure::{self, Failure};
+use crate::output;
 use crate::registry;
 use crate::store::{Change, Expect, WriteError};
 
@@ -57,7 +58,7 @@ impl Call {
 /// Checks that a body is of the kind and place its path says, and fills the namespace in.
 pub fn fit(call: &Call, object: &mut Object) -> Result<(), Status> {
     if !object.is_object() {
-        return Err(failure::bad_request(
+        return Err(Status::bad_request(
             "the body of the request is not a JSON object",
         ));
     }
@@ -69,11 +70,11 @@ pub fn fit(call: &Call, object: &mut Object) -> Result<(), Status> {
         object["apiVersion"] = api_version.clone().into();
         object["kind"] = name.clone().into();
     } else if sent != api_version {
-        return Err(failure::bad_request(format!(
+        return Err(Status::bad_request(format!(
             "the API version in the data ({sent}) does not match the expected API version ({api_version})"
         )));
     } else if &sent_kind != name {
-        return Err(failure::bad_request(format!(
+        return Err(Status::bad_request(format!(
             "{sent_kind} in version \"{}\" cannot be handled as a {name}: no kind \"{sent_kind}\" is registered there",
             kind.version
         )));
@@ -87,9 +88,9 @@ fn place(kind: &Kind, namespace: &str, object: &mut Object) -> Result<(), Status
     if kind.namespaced && given.is_empty() {
         meta::set(object, "namespace", namespace.into());
     } else if kind.namespaced && given != namespace {
-        return Err(failure::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     } else if !kind.namespaced {
         meta::set(object, "namespace", Object::Null);
     }
@@ -101,7 +102,7 @@ pub async fn create(call: &Call) -> Reply {
     let (mut object, warnings) = super::decode::body(call)?;
     fit(call, &mut object)?;
     if !call.info.name.is_empty() {
-        return Err(failure::method_not_allowed().into());
+        return Err(Status::method_not_on_path().into());
     }
     let written = create_object(&call.ctx, &call.kind, object, &call.options()?).await?;
     super::decode::warn(call.answer(201, &written)?, &warnings)
@@ -115,7 +116,7 @@ pub async fn update(call: &Call) -> Reply {
     if name.is_empty() {
         meta::set(&mut object, "name", call.info.name.clone().into());
     } else if name != call.info.name {
-        return Err(failure::bad_request(format!(
+        return Err(Status::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             call.info.name
         ))
@@ -167,21 +168,22 @@ pub async fn create_object(
             return Ok(object);
         }
         let key = registry::key(kind, meta::get(&object, "namespace"), &name);
+        kind.to_storage(&mut object);
         changes.push(Change::put(&key, Expect::Absent, &mut object));
         match ctx.store.commit(changes).await {
             Ok(entries) => {
                 drop(guard);
-                return Ok(entries.last().map_or(Object::Null, |e| e.object()));
+                return Ok(entries.last().map_or(Object::Null, |e| output::object(kind, e)));
             }
             Err(WriteError::Conflict(_)) if !generated && ctx.store.get(&key).is_some() => {
-                return Err(failure::already_exists(&kind.group, &kind.plural, &name).into());
+                return Err(Status::already_exists(&kind.group, &kind.plural, &name).into());
             }
             // A generated name or an allocated address was taken meanwhile: choose again.
             Err(WriteError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(failure::internal("no free name was found").into())
+    Err(Status::internal("no free name was found").into())
 }
 
 fn prepare_create(
@@ -192,7 +194,7 @@ fn prepare_create(
 ) -> Result<(Vec<Change>, String), Failure> {
     let rv = meta::get(object, "resourceVersion");
     if !rv.is_empty() && rv != "0" {
-        return Err(failure::bad_request(
+        return Err(Status::bad_request(
             "resourceVersion should not be set on objects to be created",
         )
         .into());
@@ -205,7 +207,7 @@ fn prepare_create(
         .get(&registry::key(kind, &namespace, &name))
         .is_some()
     {
-        return Err(failure::already_exists(&kind.group, &kind.plural, &name).into());
+        return Err(Status::already_exists(&kind.group, &kind.plural, &name).into());
     }
     for field in [
         "deletionTimestamp",
@@ -239,12 +241,7 @@ fn name_object(kind: &Kind, object: &mut Object) -> Result<(), Status> {
     }
     let base = meta::get(object, "generateName");
     if base.is_empty() {
-        let required = failure::cause(
-            "FieldValueRequired",
-            "metadata.name",
-            "Required value: name or generateName is required",
-        );
-        return Err(failure::invalid(&kind.group, &kind.kind, "", &[required]));
+        return Err(failure::invalid(kind, "", ErrorKind::Required, "metadata.name", "Required value: name or generateName is required".into()));
     }
     let base: String = base.chars().take(BASE).collect();
     meta::set(
@@ -281,7 +278,7 @@ pub async fn replace(
     let guard = admission::guard(ctx, kind).await;
     for _ in 0..ATTEMPTS {
         let entry = ctx.store.get(&key);
-        let old = entry.as_ref().map(|e| crate::output::object(kind, e));
+        let old = entry.as_ref().map(|e| output::object(kind, e));
         let mut new = make(old.as_ref())?;
         let (Some(entry), Some(old)) = (entry, old) else {
             drop(guard);
@@ -294,7 +291,7 @@ pub async fn replace(
         let wanted = meta::get(&new, "resourceVersion").to_owned();
         if !wanted.is_empty() && wanted != "0" && wanted != entry.rev.to_string() {
             return Err(
-                failure::conflict(&kind.group, &kind.plural, name, failure::MODIFIED).into(),
+                Status::modified(&kind.group, &kind.plural, name).into(),
             );
         }
         let mut changes = prepare_update(ctx, kind, &old, &mut new, options)?;
@@ -310,6 +307,7 @@ pub async fn replace(
                 created: false,
             });
         }
+        kind.to_storage(&mut new);
         let finished = meta::deleting(&new) && finished(kind, &new);
         changes.push(if finished {
             Change::delete(&key, entry.rev, &mut new)
@@ -322,7 +320,7 @@ pub async fn replace(
         let count = changes.iter().position(|c| c.is_for(&key)).unwrap_or(0);
         match ctx.store.commit(changes).await {
             Ok(entries) => {
-                let object = entries.get(count).map_or(Object::Null, |e| e.object());
+                let object = entries.get(count).map_or(Object::Null, |e| output::object(kind, e));
                 return Ok(Written {
                     object,
                     created: false,
@@ -334,7 +332,7 @@ pub async fn replace(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(failure::conflict(&kind.group, &kind.plural, name, failure::MODIFIED).into())
+    Err(Status::modified(&kind.group, &kind.plural, name).into())
 }
 
 /// True where nothing holds a deleted object any more.
@@ -361,21 +359,12 @@ fn prepare_update(
     let name = meta::get(old, "name").to_owned();
     let uid = meta::get(new, "uid");
     if !uid.is_empty() && uid != meta::get(old, "uid") {
-        let cause = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta::get(old, "uid")
-        );
-        return Err(failure::conflict(&kind.group, &kind.plural, &name, &cause).into());
+        return Err(Status::uid_mismatch(&kind.group, &kind.plural, &name, uid, meta::get(old, "uid")).into());
     }
     let custom_without_version =
         kind.custom.is_some() && meta::get(new, "resourceVersion").is_empty();
     if custom_without_version && options.subresource.is_empty() && !options.applied {
-        let cause = failure::cause(
-            "FieldValueInvalid",
-            "metadata.resourceVersion",
-            "Invalid value: 0x0: must be specified for an update",
-        );
-        return Err(failure::invalid(&kind.group, &kind.kind, &name, &[cause]).into());
+        return Err(failure::invalid(kind, &name, ErrorKind::Invalid, "metadata.resourceVersion", "Invalid value: 0: must be specified for an update".into()).into());
     }
     for field in [
         "uid",
@@ -437,21 +426,6 @@ fn no_new_finalizers(kind: &Kind, name: &str, old: &Object, new: &Object) -> Res
         .map(|f| format!("{f:?}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let cause = failure::cause(
-        "FieldValueForbidden",
-        "metadata.finalizers",
-        format!(
-            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
-        ),
-    );
-    Err(failure::invalid(&kind.group, &kind.kind, name, &[cause]))
-}
-
-/// The success that some deletions and actions answer with.
-pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> Object {
-    let mut details = json!({"name": name, "kind": resource, "uid": uid});
-    if !group.is_empty() {
-        details["group"] = group.into();
-    }
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+    let message = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}");
+    Err(failure::invalid(kind, name, ErrorKind::Forbidden, "metadata.finalizers", message))
 }
