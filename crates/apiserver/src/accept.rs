@@ -2,7 +2,6 @@
 
 use objects::Status;
 
-
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -21,9 +20,10 @@ pub fn parse(header: &str) -> Result<Form, Status> {
     if header.trim().is_empty() {
         return Ok(Form::Json);
     }
-    header.split(',').find_map(one).ok_or_else(|| {
-        Status::not_acceptable(&["application/json"])
-    })
+    header
+        .split(',')
+        .find_map(one)
+        .ok_or_else(|| Status::not_acceptable(&["application/json"]))
 }
 
 fn one(item: &str) -> Option<Form> {

@@ -1,6 +1,12 @@
 //! Who asks: client certificates and bearer tokens.
 
+use http::{HeaderMap, header};
+use objects::Status;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::context::Ctx;
+use crate::rbac::{self, Attributes};
+use crate::token::ISSUER;
 
 /// Somebody who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,19 +22,87 @@ pub struct User {
 }
 
 impl User {
-    /// Somebody who showed nothing.
-    pub fn anonymous() -> Self {
-        Self {
-            name: "system:anonymous".into(),
-            groups: vec!["system:unauthenticated".into()],
-            ..Self::default()
-        }
-    }
-
     /// True for cluster administrators by group.
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|g| g == "system:masters")
     }
+}
+
+/// Who sends a request: by certificate, else by bearer token. Anybody else is refused.
+pub fn user(ctx: &Ctx, certified: Option<User>, headers: &HeaderMap) -> Result<User, Status> {
+    if let Some(user) = certified {
+        return Ok(user);
+    }
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| {
+            v.strip_prefix("Bearer ")
+                .or_else(|| v.strip_prefix("bearer "))
+        })
+        .and_then(|token| ctx.tokens.user(&ctx.store, token.trim(), &[ISSUER]))
+        .map(|(user, _)| user)
+        .ok_or_else(|| Status::unauthorized(""))
+}
+
+/// The user that an allowed `Impersonate-User` names, else the same.
+pub fn impersonated(ctx: &Ctx, user: User, headers: &HeaderMap) -> Result<User, Status> {
+    let values = |name: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let Some(name) = values("impersonate-user").into_iter().next() else {
+        return match values("impersonate-group").as_slice() {
+            [] => Ok(user),
+            _ => Err(Status::bad_request(
+                "requested groups without impersonating a user",
+            )),
+        };
+    };
+    let policy = ctx.rbac.policy();
+    let may = |resource: &str, namespace: &str, name: &str| {
+        let wanted = Attributes {
+            verb: "impersonate".into(),
+            resource: resource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            ..Attributes::default()
+        };
+        if policy.allows(&user, &wanted) {
+            Ok(())
+        } else {
+            Err(rbac::refused(&user, &wanted))
+        }
+    };
+    let mut groups = values("impersonate-group");
+    for group in &groups {
+        may("groups", "", group)?;
+    }
+    match name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'))
+    {
+        Some((namespace, account)) => {
+            may("serviceaccounts", namespace, account)?;
+            if groups.is_empty() {
+                groups = vec![
+                    "system:serviceaccounts".into(),
+                    format!("system:serviceaccounts:{namespace}"),
+                ];
+            }
+        }
+        None => may("users", "", &name)?,
+    }
+    groups.push("system:authenticated".into());
+    Ok(User {
+        name,
+        groups,
+        ..User::default()
+    })
 }
 
 /// The user of a client certificate that TLS has verified.

@@ -43,9 +43,15 @@ impl Kubelets {
             .with_safe_default_protocol_versions()
             .map_err(bad)?
             .with_root_certificates(server::roots(ca)?)
-            .with_client_auth_cert(server::certificates(&pair.certificate)?, server::key(&pair.key)?)
+            .with_client_auth_cert(
+                server::certificates(&pair.certificate)?,
+                server::key(&pair.key)?,
+            )
             .map_err(bad)?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), connect })
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            connect,
+        })
     }
 }
 
@@ -61,7 +67,10 @@ struct Target {
 
 /// True for a subresource that is passed on.
 pub fn is_passed_on(subresource: &str) -> bool {
-    matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    matches!(
+        subresource,
+        "log" | "exec" | "attach" | "portforward" | "proxy"
+    )
 }
 
 /// Passes a request on and the answer back.
@@ -80,10 +89,18 @@ pub async fn pass_on(ctx: &Ctx, info: &Info, query: &Query, request: Request<Inc
     let _ = stream.set_nodelay(true);
     if target.tls {
         let name = ServerName::IpAddress(target.address.into());
-        let stream = kubelets.tls.connect(name, stream).await.map_err(|e| failed(e.to_string()))?;
-        exchange(stream, &target, request).await.map_err(|e| failed(e.to_string()).into())
+        let stream = kubelets
+            .tls
+            .connect(name, stream)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        exchange(stream, &target, request)
+            .await
+            .map_err(|e| failed(e.to_string()).into())
     } else {
-        exchange(stream, &target, request).await.map_err(|e| failed(e.to_string()).into())
+        exchange(stream, &target, request)
+            .await
+            .map_err(|e| failed(e.to_string()).into())
     }
 }
 
@@ -101,13 +118,18 @@ async fn exchange(
     });
     let client = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
-    parts.uri = target.path.parse().unwrap_or_else(|_| Uri::from_static("/"));
+    parts.uri = target
+        .path
+        .parse()
+        .unwrap_or_else(|_| Uri::from_static("/"));
     parts.version = http::Version::HTTP_11;
     parts.headers.remove(header::AUTHORIZATION);
     if let Ok(host) = HeaderValue::from_str(&host(target)) {
         parts.headers.insert(header::HOST, host);
     }
-    let mut answer = sender.send_request(Request::from_parts(parts, body)).await?;
+    let mut answer = sender
+        .send_request(Request::from_parts(parts, body))
+        .await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let backend = hyper::upgrade::on(&mut answer);
         tokio::spawn(async move {
@@ -123,7 +145,10 @@ async fn exchange(
     let (mut parts, body) = answer.into_parts();
     parts.headers.remove(header::CONNECTION);
     parts.headers.remove(header::TRANSFER_ENCODING);
-    Ok(Answer::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()))
+    Ok(Answer::from_parts(
+        parts,
+        body.map_err(std::io::Error::other).boxed_unsync(),
+    ))
 }
 
 fn host(target: &Target) -> String {
@@ -152,7 +177,11 @@ fn target(ctx: &Ctx, info: &Info, query: &Query, raw: &str) -> Result<Option<Tar
 }
 
 fn with_query(path: &str, raw: &str) -> String {
-    if raw.is_empty() { path.to_owned() } else { format!("{path}?{raw}") }
+    if raw.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{raw}")
+    }
 }
 
 fn get(ctx: &Ctx, plural: &str, namespace: &str, name: &str) -> Result<Object, Status> {
@@ -165,22 +194,35 @@ fn get(ctx: &Ctx, plural: &str, namespace: &str, name: &str) -> Result<Object, S
 /// The kubelet of a node.
 fn kubelet(ctx: &Ctx, name: &str) -> Result<Target, Status> {
     let node = get(ctx, "nodes", "", name)?;
-    let addresses = node["status"]["addresses"].as_array().cloned().unwrap_or_default();
+    let addresses = node["status"]["addresses"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let of = |kind: &str| {
         addresses
             .iter()
             .filter(|a| a["type"] == kind)
             .find_map(|a| a["address"].as_str()?.parse::<IpAddr>().ok())
     };
-    let address = of("InternalIP").or_else(|| of("ExternalIP")).ok_or_else(|| {
-        Status::internal(format!("no preferred addresses found for node {name}; known addresses: {addresses:?}"))
-    })?;
+    let address = of("InternalIP")
+        .or_else(|| of("ExternalIP"))
+        .ok_or_else(|| {
+            Status::internal(format!(
+                "no preferred addresses found for node {name}; known addresses: {addresses:?}"
+            ))
+        })?;
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
         .as_u64()
         .and_then(|p| u16::try_from(p).ok())
         .filter(|p| *p != 0)
         .unwrap_or(KUBELET);
-    Ok(Target { address, port, tls: true, path: "/".into(), name: format!("node {name}") })
+    Ok(Target {
+        address,
+        port,
+        tls: true,
+        path: "/".into(),
+        name: format!("node {name}"),
+    })
 }
 
 /// log, exec, attach and portforward.
@@ -194,13 +236,19 @@ fn pod(ctx: &Ctx, info: &Info, query: &Query, raw: &str) -> Result<Option<Target
     if node.is_empty() {
         return match info.subresource.as_str() {
             "log" => Ok(None),
-            _ => Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name))),
+            _ => Err(Status::bad_request(format!(
+                "pod {} does not have a host assigned",
+                info.name
+            ))),
         };
     }
     let mut target = kubelet(ctx, node)?;
     let place = format!("{}/{}", info.namespace, info.name);
     target.path = match info.subresource.as_str() {
-        "log" => with_query(&format!("/containerLogs/{place}/{container}"), &without(raw, "container")),
+        "log" => with_query(
+            &format!("/containerLogs/{place}/{container}"),
+            &without(raw, "container"),
+        ),
         "exec" => with_query(&format!("/exec/{place}/{container}"), &streams(raw)),
         "attach" => with_query(&format!("/attach/{place}/{container}"), &streams(raw)),
         _ => with_query(&format!("/portForward/{place}"), &ports(raw)),
@@ -243,10 +291,16 @@ fn ports(raw: &str) -> String {
 fn container(pod: &Object, name: &str, asked: &str) -> Result<String, Status> {
     let names = |field: &str| -> Vec<String> {
         let list = pod["spec"][field].as_array().cloned().unwrap_or_default();
-        list.iter().filter_map(|c| c["name"].as_str()).map(str::to_owned).collect()
+        list.iter()
+            .filter_map(|c| c["name"].as_str())
+            .map(str::to_owned)
+            .collect()
     };
-    let (main, init, debug) =
-        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, debug) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
     if asked.is_empty() {
         if let [one] = main.as_slice() {
             return Ok(one.clone());
@@ -256,14 +310,22 @@ fn container(pod: &Object, name: &str, asked: &str) -> Result<String, Status> {
             main.join(" ")
         );
         if !init.is_empty() {
-            message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            message.push_str(&format!(
+                " or one of the init containers: [{}]",
+                init.join(" ")
+            ));
         }
         return Err(Status::bad_request(message));
     }
-    if [&main, &init, &debug].iter().any(|list| list.iter().any(|n| n == asked)) {
+    if [&main, &init, &debug]
+        .iter()
+        .any(|list| list.iter().any(|n| n == asked))
+    {
         return Ok(asked.to_owned());
     }
-    Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+    Err(Status::bad_request(format!(
+        "container {asked} is not valid for pod {name}"
+    )))
 }
 
 /// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`.
@@ -277,14 +339,22 @@ fn name_and_port(text: &str) -> (String, String) {
 fn pod_proxy(ctx: &Ctx, info: &Info, raw: &str) -> Result<Target, Status> {
     let (name, port) = name_and_port(&info.name);
     let pod = get(ctx, "pods", &info.namespace, &name)?;
-    let address = pod["status"]["podIP"].as_str().and_then(|a| a.parse().ok()).ok_or_else(|| {
-        Status::service_unavailable(format!("pod {name} has no address yet"))
-    })?;
+    let address = pod["status"]["podIP"]
+        .as_str()
+        .and_then(|a| a.parse().ok())
+        .ok_or_else(|| Status::service_unavailable(format!("pod {name} has no address yet")))?;
     let declared = || {
-        let first = pod["spec"]["containers"].as_array()?.iter().find_map(|c| c["ports"][0]["containerPort"].as_u64());
+        let first = pod["spec"]["containers"]
+            .as_array()?
+            .iter()
+            .find_map(|c| c["ports"][0]["containerPort"].as_u64());
         u16::try_from(first?).ok()
     };
-    let port = if port.is_empty() { declared() } else { port.parse().ok() };
+    let port = if port.is_empty() {
+        declared()
+    } else {
+        port.parse().ok()
+    };
     Ok(Target {
         address,
         port: port.unwrap_or(80),
@@ -297,21 +367,41 @@ fn pod_proxy(ctx: &Ctx, info: &Info, raw: &str) -> Result<Target, Status> {
 fn service_proxy(ctx: &Ctx, info: &Info, raw: &str) -> Result<Target, Status> {
     let (name, port) = name_and_port(&info.name);
     let service = get(ctx, "services", &info.namespace, &name)?;
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let ports = service["spec"]["ports"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let wanted = ports
         .iter()
         .find(|p| port.is_empty() || p["name"] == port.as_str() || p["port"].to_string() == port)
-        .ok_or_else(|| Status::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?;
-    let slices = ctx.store.list(&format!("discovery.k8s.io/endpointslices/{}/", info.namespace));
-    let found = slices.items.iter().map(|(_, e)| e.object()).find_map(|slice| {
-        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name.as_str() {
-            return None;
-        }
-        let port = slice["ports"].as_array()?.iter().find(|p| p["name"].as_str().unwrap_or_default() == wanted["name"].as_str().unwrap_or_default())?;
-        let ready = slice["endpoints"].as_array()?.iter().find(|e| e["conditions"]["ready"] != false)?;
-        let address = ready["addresses"][0].as_str()?.parse().ok()?;
-        Some((address, u16::try_from(port["port"].as_u64()?).ok()?))
-    });
+        .ok_or_else(|| {
+            Status::service_unavailable(format!(
+                "no service port {port:?} found for service {name:?}"
+            ))
+        })?;
+    let slices = ctx.store.list(&format!(
+        "discovery.k8s.io/endpointslices/{}/",
+        info.namespace
+    ));
+    let found = slices
+        .items
+        .iter()
+        .map(|(_, e)| e.object())
+        .find_map(|slice| {
+            if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name.as_str() {
+                return None;
+            }
+            let port = slice["ports"].as_array()?.iter().find(|p| {
+                p["name"].as_str().unwrap_or_default()
+                    == wanted["name"].as_str().unwrap_or_default()
+            })?;
+            let ready = slice["endpoints"]
+                .as_array()?
+                .iter()
+                .find(|e| e["conditions"]["ready"] != false)?;
+            let address = ready["addresses"][0].as_str()?.parse().ok()?;
+            Some((address, u16::try_from(port["port"].as_u64()?).ok()?))
+        });
     let (address, port) = found.ok_or_else(|| {
         Status::service_unavailable(format!("no endpoints available for service {name:?}"))
     })?;
@@ -332,11 +422,16 @@ mod tests {
     #[test]
     fn options_reach_the_kubelet_in_its_own_names() {
         assert_eq!(
-            streams("command=sh&command=-c&container=a&stdin=true&stdout=true&stderr=false&tty=true"),
+            streams(
+                "command=sh&command=-c&container=a&stdin=true&stdout=true&stderr=false&tty=true"
+            ),
             "command=sh&command=-c&input=1&output=1&tty=1"
         );
         assert_eq!(ports("ports=80&ports=443"), "port=80&port=443");
-        assert_eq!(without("container=a&follow=true", "container"), "follow=true");
+        assert_eq!(
+            without("container=a&follow=true", "container"),
+            "follow=true"
+        );
     }
 
     #[test]
@@ -347,6 +442,9 @@ mod tests {
             container(&pod, "p", "").unwrap_err().message,
             "a container name must be specified for pod p, choose one of: [a b]"
         );
-        assert_eq!(container(&pod, "p", "c").unwrap_err().message, "container c is not valid for pod p");
+        assert_eq!(
+            container(&pod, "p", "c").unwrap_err().message,
+            "container c is not valid for pod p"
+        );
     }
 }

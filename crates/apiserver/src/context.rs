@@ -7,8 +7,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::connect::Kubelets;
+use crate::metrics::Metrics;
+use crate::rbac;
 use crate::registry::Registry;
 use crate::store::Store;
+use crate::token::Tokens;
 
 /// Settings that do not change while the server runs.
 pub struct Settings {
@@ -32,6 +36,18 @@ pub struct Context {
     pub registry: ArcSwap<Registry>,
     /// Settings.
     pub settings: Settings,
+    /// Service-account tokens.
+    pub tokens: Tokens,
+    /// Roles and bindings.
+    pub rbac: rbac::Cache,
+    /// Reaches kubelets.
+    pub kubelets: Kubelets,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Places for requests that are not long.
+    pub in_flight: tokio::sync::Semaphore,
+    /// OpenAPI documents made so far.
+    pub documents: crate::openapi::Documents,
     /// Held while a Service is written, so that two never get the same address or port.
     pub services: tokio::sync::Mutex<()>,
 }

@@ -9,50 +9,6 @@ use crate::accept::Form;
 use crate::context::Ctx;
 use crate::registry::Registry;
 
-/// The verbs of any kind.
-const VERBS: [&str; 8] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
-
-/// What a subresource is read as.
-struct Sub {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    verbs: &'static [&'static str],
-}
-
-fn sub(name: &str) -> Option<Sub> {
-    let sub = |group, version, kind, verbs| {
-        Some(Sub {
-            group,
-            version,
-            kind,
-            verbs,
-        })
-    };
-    match name {
-        "scale" => sub("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
-        "binding" => sub("", "v1", "Binding", &["create"]),
-        "eviction" => sub("policy", "v1", "Eviction", &["create"]),
-        "log" => sub("", "", "", &["get"]),
-        "exec" => sub("", "v1", "PodExecOptions", &["create", "get"]),
-        "attach" => sub("", "v1", "PodAttachOptions", &["create", "get"]),
-        "portforward" => sub("", "v1", "PodPortForwardOptions", &["create", "get"]),
-        "token" => sub("authentication.k8s.io", "v1", "TokenRequest", &["create"]),
-        "finalize" => sub("", "", "", &["update"]),
-        "proxy" => sub("", "", "", &["create", "delete", "get", "patch", "update"]),
-        _ => None,
-    }
-}
-
 /// Answers `/api`, `/apis`, `/api/v1`, `/apis/G` and `/apis/G/V`.
 pub fn answer(ctx: &Ctx, path: &str, form: Form) -> Option<Object> {
     let registry = ctx.registry.load();
@@ -139,12 +95,6 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Object> 
             list.push(subresource(kind, name));
         }
     }
-    for (plural, name) in crate::reviews::resources(group, version) {
-        list.push(
-            json!({"name": plural, "singularName": name.to_lowercase(), "namespaced":
-            plural.starts_with("local"), "kind": name, "verbs": ["create"]}),
-        );
-    }
     if list.is_empty() {
         return None;
     }
@@ -161,7 +111,7 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Object> 
 fn resource(kind: &Kind) -> Object {
     let mut found = json!({
         "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
-        "kind": kind.kind, "verbs": VERBS,
+        "kind": kind.kind, "verbs": kind.verbs,
     });
     if !kind.short_names.is_empty() {
         found["shortNames"] = json!(kind.short_names);
@@ -177,23 +127,16 @@ fn subresource(kind: &Kind, name: &str) -> Object {
     found.insert("name".into(), format!("{}/{name}", kind.plural).into());
     found.insert("singularName".into(), "".into());
     found.insert("namespaced".into(), kind.namespaced.into());
-    let (of, verbs): (&str, &[&str]) = match sub(name) {
-        Some(sub) => {
-            if !sub.version.is_empty() {
-                found.insert("group".into(), sub.group.into());
-                found.insert("version".into(), sub.version.into());
-            }
-            (
-                if sub.kind.is_empty() {
-                    &kind.kind
-                } else {
-                    sub.kind
-                },
-                sub.verbs,
-            )
+    let mut of = kind.kind.as_str();
+    let mut verbs: &[&str] = &[];
+    if let Some(sub) = kind.subresource(name) {
+        verbs = sub.verbs;
+        if !sub.kind.is_empty() {
+            of = sub.kind;
+            found.insert("group".into(), sub.group.into());
+            found.insert("version".into(), sub.version.into());
         }
-        None => (&kind.kind, &["get", "patch", "update"]),
-    };
+    }
     found.insert("kind".into(), of.into());
     found.insert("verbs".into(), json!(verbs));
     Object::Object(found)
@@ -201,18 +144,11 @@ fn subresource(kind: &Kind, name: &str) -> Object {
 
 /// `APIGroupDiscoveryList` of the core group, or of all others.
 fn aggregated(registry: &Registry, core: bool) -> Object {
-    let mut names: BTreeMap<String, Vec<String>> = if core {
+    let names: BTreeMap<String, Vec<String>> = if core {
         BTreeMap::from([(String::new(), vec!["v1".to_owned()])])
     } else {
         groups(registry)
     };
-    if !core {
-        for (group, version) in crate::reviews::GROUPS {
-            names
-                .entry((*group).to_owned())
-                .or_insert_with(|| vec![(*version).to_owned()]);
-        }
-    }
     let items: Vec<Object> = names
         .iter()
         .map(|(group, versions)| {
@@ -235,7 +171,7 @@ fn aggregated(registry: &Registry, core: bool) -> Object {
 }
 
 fn aggregated_resources(registry: &Registry, group: &str, version: &str) -> Vec<Object> {
-    let mut list: Vec<Object> = registry
+    registry
         .iter()
         .filter(|k| k.group == group && k.version == version)
         .map(|kind| {
@@ -251,7 +187,7 @@ fn aggregated_resources(registry: &Registry, group: &str, version: &str) -> Vec<
                 })
                 .collect();
             let mut found = json!({
-                "resource": kind.plural, "singularResource": kind.singular, "verbs": VERBS,
+                "resource": kind.plural, "singularResource": kind.singular, "verbs": kind.verbs,
                 "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
                 "responseKind": {"group": group, "version": version, "kind": kind.kind},
             });
@@ -268,13 +204,7 @@ fn aggregated_resources(registry: &Registry, group: &str, version: &str) -> Vec<
             }
             found
         })
-        .collect();
-    for (plural, name) in crate::reviews::resources(group, version) {
-        list.push(json!({"resource": plural, "singularResource": name.to_lowercase(),
-            "scope": if plural.starts_with("local") { "Namespaced" } else { "Cluster" },
-            "verbs": ["create"], "responseKind": {"group": group, "version": version, "kind": name}}));
-    }
-    list
+        .collect()
 }
 
 #[cfg(test)]

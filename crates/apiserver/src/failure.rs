@@ -35,11 +35,20 @@ impl From<WriteError> for Failure {
 
 /// A Status without details.
 pub fn status(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-    Status { code, reason, message: message.into(), details: json!({}) }
+    Status {
+        code,
+        reason,
+        message: message.into(),
+        details: json!({}),
+    }
 }
 
 /// 422 for one field.
 pub fn invalid(kind: &Kind, name: &str, error: ErrorKind, field: &str, message: String) -> Status {
-    let error = FieldError { kind: error, field: field.to_owned(), message };
+    let error = FieldError {
+        kind: error,
+        field: field.to_owned(),
+        message,
+    };
     Status::invalid(&kind.group, &kind.kind, name, &[error])
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::context::Ctx;
 use crate::output::{self, Answer};
 use crate::request::Query;
+use crate::token::ISSUER;
 
 /// The Kubernetes release whose API is served.
 pub const GIT_VERSION: &str = "v1.36.0+flatnet";
@@ -29,6 +30,27 @@ fn architecture() -> &'static str {
 
 /// The checks behind the health paths.
 const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
+
+/// OpenID discovery and metrics.
+pub fn documents(ctx: &Ctx, path: &str) -> Option<Answer> {
+    match path {
+        "/metrics" => Some(output::typed(
+            200,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ctx.metrics.text(ctx),
+        )),
+        "/openid/v1/jwks" => Some(output::value(200, &ctx.tokens.jwks(), false)),
+        "/.well-known/openid-configuration" => {
+            let document = json!({
+                "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+                "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            });
+            Some(output::value(200, &document, false))
+        }
+        _ => None,
+    }
+}
 
 /// Answers a health path or `/version`; None for any other.
 pub fn answer(ctx: &Ctx, path: &str, query: &Query) -> Option<Answer> {

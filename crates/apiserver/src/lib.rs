@@ -11,18 +11,25 @@ mod accept;
 mod admission;
 mod auth;
 mod bootstrap;
+mod connect;
 mod context;
 mod discovery;
 mod failure;
 mod health;
+mod metrics;
+mod openapi;
 mod output;
 pub mod pki;
+mod protobuf;
+mod rbac;
 mod registry;
 mod request;
 mod reviews;
+mod roles;
 mod route;
 mod server;
 mod store;
+mod token;
 mod verbs;
 
 use std::net::IpAddr;
@@ -104,6 +111,9 @@ const NAMES: [&str; 5] = [
     "localhost",
 ];
 
+/// Requests handled at once, watches and streams aside.
+const IN_FLIGHT: usize = 400;
+
 impl Server {
     /// Opens the store, creates what every cluster has, and serves. Ready when it returns.
     pub async fn start(options: Options) -> Result<Self, StartError> {
@@ -138,7 +148,17 @@ impl Server {
             .map_err(pki::PkiError::from)?;
         let ca = pki.authority.certificate().to_owned();
         let tls = server::tls(&pair, &ca)?;
+        let client = pki
+            .authority
+            .client("kube-apiserver-kubelet-client", Some("system:masters"))
+            .map_err(pki::PkiError::from)?;
         let ctx = Arc::new(Context {
+            tokens: token::Tokens::new(&pki.token_key()?)?,
+            rbac: rbac::Cache::new(&store),
+            kubelets: connect::Kubelets::new(&client, &ca, options.connect)?,
+            metrics: metrics::Metrics::default(),
+            in_flight: tokio::sync::Semaphore::new(IN_FLIGHT),
+            documents: openapi::Documents::default(),
             store,
             registry: ArcSwap::from_pointee(Registry::new(objects::kind::builtin())),
             settings: Settings {
@@ -168,7 +188,6 @@ impl Server {
                 stopped.clone(),
             )));
         }
-        let _ = options.connect;
         Ok(Self { stop, tasks })
     }
 

@@ -62,7 +62,9 @@ pub fn text(value: &Object, pretty: bool) -> Vec<u8> {
 pub fn failed(status: &Status) -> Answer {
     let mut answer = value(status.code, &status.to_value(), false);
     if let Some(seconds) = status.retry_after() {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }

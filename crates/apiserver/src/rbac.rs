@@ -33,7 +33,11 @@ impl Attributes {
     /// What a request wants.
     pub fn of(info: &Info) -> Self {
         if !info.is_resource {
-            return Self { verb: info.verb.clone(), path: info.path.clone(), ..Self::default() };
+            return Self {
+                verb: info.verb.clone(),
+                path: info.path.clone(),
+                ..Self::default()
+            };
         }
         Self {
             verb: info.verb.clone(),
@@ -71,7 +75,13 @@ pub struct Rule {
 }
 
 fn strings(value: &Object) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Object::as_str).map(str::to_owned).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Object::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn has(list: &[String], wanted: &str) -> bool {
@@ -175,10 +185,16 @@ impl Policy {
         let mut policy = Self::default();
         let listed = |plural: &str| {
             let page = store.list(&format!("{GROUP}/{plural}/"));
-            page.items.into_iter().map(|(_, entry)| entry.object()).collect::<Vec<_>>()
+            page.items
+                .into_iter()
+                .map(|(_, entry)| entry.object())
+                .collect::<Vec<_>>()
         };
         let text = |object: &Object, field: &str| {
-            object["metadata"][field].as_str().unwrap_or_default().to_owned()
+            object["metadata"][field]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
         };
         let cluster_roles = listed("clusterroles");
         for role in cluster_roles.iter().chain(&listed("roles")) {
@@ -186,12 +202,21 @@ impl Policy {
             for part in aggregated(role, &cluster_roles) {
                 rules.extend(self::rules(part));
             }
-            policy.roles.insert((text(role, "namespace"), text(role, "name")), rules);
+            policy
+                .roles
+                .insert((text(role, "namespace"), text(role, "name")), rules);
         }
-        for binding in listed("clusterrolebindings").iter().chain(&listed("rolebindings")) {
+        for binding in listed("clusterrolebindings")
+            .iter()
+            .chain(&listed("rolebindings"))
+        {
             let namespace = text(binding, "namespace");
             let reference = &binding["roleRef"];
-            let of = if reference["kind"] == "Role" { namespace.clone() } else { String::new() };
+            let of = if reference["kind"] == "Role" {
+                namespace.clone()
+            } else {
+                String::new()
+            };
             policy.bindings.push(Binding {
                 subjects: binding["subjects"]
                     .as_array()
@@ -199,7 +224,10 @@ impl Policy {
                     .flatten()
                     .filter_map(|s| Subject::parse(s, &namespace))
                     .collect(),
-                role: (of, reference["name"].as_str().unwrap_or_default().to_owned()),
+                role: (
+                    of,
+                    reference["name"].as_str().unwrap_or_default().to_owned(),
+                ),
                 namespace,
             });
         }
@@ -220,18 +248,28 @@ impl Policy {
 
     /// True where `user` may.
     pub fn allows(&self, user: &User, wanted: &Attributes) -> bool {
-        user.is_master() || self.rules(user, &wanted.namespace).any(|rule| rule.allows(wanted))
+        user.is_master()
+            || self
+                .rules(user, &wanted.namespace)
+                .any(|rule| rule.allows(wanted))
     }
 
     /// The rules of a role, if it exists.
     pub fn role(&self, namespace: &str, name: &str) -> Option<&[Rule]> {
-        self.roles.get(&(namespace.to_owned(), name.to_owned())).map(Vec::as_slice)
+        self.roles
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .map(Vec::as_slice)
     }
 }
 
 /// The rules written in a role.
 pub fn rules(role: &Object) -> Vec<Rule> {
-    role["rules"].as_array().into_iter().flatten().map(Rule::parse).collect()
+    role["rules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(Rule::parse)
+        .collect()
 }
 
 /// The roles a ClusterRole gathers by its `aggregationRule`.
@@ -258,17 +296,29 @@ pub struct Cache {
 impl Cache {
     /// A cache over `store`.
     pub fn new(store: &Store) -> Self {
-        let topics = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"]
-            .iter()
-            .map(|plural| store.subscribe(&format!("{GROUP}/{plural}")))
-            .collect();
-        Self { store: store.clone(), topics, kept: Mutex::new(None) }
+        let topics = [
+            "clusterroles",
+            "roles",
+            "clusterrolebindings",
+            "rolebindings",
+        ]
+        .iter()
+        .map(|plural| store.subscribe(&format!("{GROUP}/{plural}")))
+        .collect();
+        Self {
+            store: store.clone(),
+            topics,
+            kept: Mutex::new(None),
+        }
     }
 
     /// The policy of now.
     pub fn policy(&self) -> Arc<Policy> {
         let versions: Vec<u64> = self.topics.iter().map(|t| *t.borrow()).collect();
-        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut kept = self
+            .kept
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some((of, policy)) = kept.as_ref()
             && *of == versions
         {
@@ -285,7 +335,12 @@ pub fn refused(user: &User, wanted: &Attributes) -> Status {
     let who = objects::validation::field::quote(&user.name);
     let verb = &wanted.verb;
     if wanted.resource.is_empty() {
-        return Status::forbidden("", "", "", &format!("User {who} cannot {verb} path \"{}\"", wanted.path));
+        return Status::forbidden(
+            "",
+            "",
+            "",
+            &format!("User {who} cannot {verb} path \"{}\"", wanted.path),
+        );
     }
     let scope = if wanted.namespace.is_empty() {
         "at the cluster scope".to_owned()
@@ -322,23 +377,33 @@ mod tests {
 
     #[test]
     fn rules_match_verbs_resources_names_and_paths() {
-        let pods = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods", "*/scale"]}));
+        let pods =
+            rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods", "*/scale"]}));
         assert!(pods.allows(&wanted("get", "pods", "", "a")));
         assert!(!pods.allows(&wanted("get", "pods", "log", "a")));
         assert!(pods.allows(&wanted("get", "replicationcontrollers", "scale", "a")));
         assert!(!pods.allows(&wanted("list", "pods", "", "")));
-        let one = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "resourceNames": ["a"]}));
+        let one = rule(
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "resourceNames": ["a"]}),
+        );
         assert!(one.allows(&wanted("get", "pods", "log", "a")));
         assert!(!one.allows(&wanted("list", "pods", "", "")));
         let path = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz/*", "/version"]}));
-        let at = |path: &str| Attributes { verb: "get".into(), path: path.into(), ..Attributes::default() };
+        let at = |path: &str| Attributes {
+            verb: "get".into(),
+            path: path.into(),
+            ..Attributes::default()
+        };
         assert!(path.allows(&at("/healthz/ping")) && path.allows(&at("/version")));
         assert!(!path.allows(&at("/metrics")));
     }
 
     #[test]
     fn a_refusal_says_who_what_and_where() {
-        let user = User { name: "x".into(), ..User::default() };
+        let user = User {
+            name: "x".into(),
+            ..User::default()
+        };
         let status = refused(&user, &wanted("list", "pods", "", ""));
         assert_eq!(
             status.message,

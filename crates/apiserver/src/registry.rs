@@ -34,11 +34,6 @@ impl Registry {
             .find(|k| k.group == group && k.version == version && k.kind == kind)
     }
 
-    /// A kind by group and plural, at any version.
-    pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.iter().find(|k| k.group == group && k.plural == plural)
-    }
-
     /// Every kind, by group, version and plural.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.kinds.values()

@@ -19,7 +19,13 @@ fn text(value: &Object) -> String {
 }
 
 fn strings(value: &Object) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Object::as_str).map(str::to_owned).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Object::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Answers a question posted to a kind that is not stored.
@@ -41,14 +47,19 @@ pub fn answer(call: &Call) -> Reply {
         }
         "SelfSubjectRulesReview" => {
             let namespace = text(&spec["namespace"]);
-            let all = if call.user.is_master() { everything() } else { Vec::new() };
+            let all = if call.user.is_master() {
+                everything()
+            } else {
+                Vec::new()
+            };
             let rules: Vec<Object> = policy
                 .rules(&call.user, &namespace)
                 .chain(&all)
                 .map(crate::rbac::Rule::to_object)
                 .collect();
-            let (paths, resources): (Vec<_>, Vec<_>) =
-                rules.into_iter().partition(|r| r.get("nonResourceURLs").is_some());
+            let (paths, resources): (Vec<_>, Vec<_>) = rules
+                .into_iter()
+                .partition(|r| r.get("nonResourceURLs").is_some());
             json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
         }
         _ => return Err(Status::method_not_on_path().into()),
@@ -60,8 +71,17 @@ pub fn answer(call: &Call) -> Reply {
 fn everything() -> Vec<crate::rbac::Rule> {
     let all = || vec!["*".to_owned()];
     vec![
-        crate::rbac::Rule { verbs: all(), groups: all(), resources: all(), ..Default::default() },
-        crate::rbac::Rule { verbs: all(), paths: all(), ..Default::default() },
+        crate::rbac::Rule {
+            verbs: all(),
+            groups: all(),
+            resources: all(),
+            ..Default::default()
+        },
+        crate::rbac::Rule {
+            verbs: all(),
+            paths: all(),
+            ..Default::default()
+        },
     ]
 }
 
@@ -94,23 +114,36 @@ fn attributes(spec: &Object) -> Attributes {
         };
     }
     let other = &spec["nonResourceAttributes"];
-    Attributes { verb: text(&other["verb"]), path: text(&other["path"]), ..Attributes::default() }
+    Attributes {
+        verb: text(&other["verb"]),
+        path: text(&other["path"]),
+        ..Attributes::default()
+    }
 }
 
 fn subject(spec: &Object) -> User {
-    User { name: text(&spec["user"]), groups: strings(&spec["groups"]), ..User::default() }
+    User {
+        name: text(&spec["user"]),
+        groups: strings(&spec["groups"]),
+        ..User::default()
+    }
 }
 
 fn token(call: &Call, spec: &Object) -> Object {
     let asked = strings(&spec["audiences"]);
-    let audiences: Vec<&str> =
-        if asked.is_empty() { vec![ISSUER] } else { asked.iter().map(String::as_str).collect() };
+    let audiences: Vec<&str> = if asked.is_empty() {
+        vec![ISSUER]
+    } else {
+        asked.iter().map(String::as_str).collect()
+    };
     let shown = spec["token"].as_str().unwrap_or_default();
     match call.ctx.tokens.user(&call.ctx.store, shown, &audiences) {
         Some((user, matched)) => {
             json!({"authenticated": true, "user": info(&user), "audiences": matched})
         }
-        None => json!({"user": {}, "error": "[invalid bearer token, service account token is not valid]"}),
+        None => {
+            json!({"user": {}, "error": "[invalid bearer token, service account token is not valid]"})
+        }
     }
 }
 
@@ -119,7 +152,10 @@ pub fn request_token(call: &Call) -> Reply {
     let mut request = decode::any(call)?;
     let (store, info) = (&call.ctx.store, &call.info);
     let account = store
-        .get(&format!("/serviceaccounts/{}/{}", info.namespace, info.name))
+        .get(&format!(
+            "/serviceaccounts/{}/{}",
+            info.namespace, info.name
+        ))
         .ok_or_else(|| call.not_found())?;
     let spec = request["spec"].clone();
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(HOUR);
@@ -127,8 +163,14 @@ pub fn request_token(call: &Call) -> Reply {
         let mut kind = (*call.kind).clone();
         kind.group = "authentication.k8s.io".into();
         kind.kind = "TokenRequest".into();
-        return Err(failure::invalid(&kind, "", ErrorKind::Invalid, "spec.expirationSeconds",
-            format!("Invalid value: {seconds}: may not specify a duration less than 10 minutes")).into());
+        return Err(failure::invalid(
+            &kind,
+            "",
+            ErrorKind::Invalid,
+            "spec.expirationSeconds",
+            format!("Invalid value: {seconds}: may not specify a duration less than 10 minutes"),
+        )
+        .into());
     }
     let mut audiences = strings(&spec["audiences"]);
     if audiences.is_empty() {
@@ -168,7 +210,8 @@ fn bind(call: &Call, reference: &Object, claims: &mut Claims) -> Result<(), Stat
         "Secret" => "secrets",
         other => {
             return Err(Status::bad_request(format!(
-                "cannot bind token for serviceaccount \"{}\" to kind {other:?}: Pod and Secret are known", claims.account
+                "cannot bind token for serviceaccount \"{}\" to kind {other:?}: Pod and Secret are known",
+                claims.account
             )));
         }
     };
@@ -181,9 +224,14 @@ fn bind(call: &Call, reference: &Object, claims: &mut Claims) -> Result<(), Stat
     let uid = meta::get(&object, "uid").to_owned();
     let asked = text(&reference["uid"]);
     if !asked.is_empty() && asked != uid {
-        return Err(Status::conflict("", plural, &name, &format!(
-            "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
-        )));
+        return Err(Status::conflict(
+            "",
+            plural,
+            &name,
+            &format!(
+                "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
+            ),
+        ));
     }
     if plural == "secrets" {
         claims.secret = Some((name, uid));

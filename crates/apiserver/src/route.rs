@@ -1,29 +1,33 @@
-//! From an HTTP request to an answer.
+//! From an HTTP request to an answer: who asks, may they, and which verb is it.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use objects::Status;
 
-use crate::accept;
-use crate::auth::User;
+use crate::accept::{self, Form};
+use crate::auth::{self, User};
 use crate::context::Ctx;
 use crate::discovery;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::health;
 use crate::output::{self, Answer};
+use crate::rbac::{self, Attributes};
 use crate::request::{self, Info, Query};
-use crate::verbs::{Call, Reply, delete, patch, read, watch, write};
+use crate::verbs::{Call, Reply, delete, patch, pods, read, scale, watch, write};
+use crate::{connect, reviews};
 
 /// Largest body of a request.
 const BODY: usize = 3 << 20;
 /// A body must have arrived after this long.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// Paths that anyone may read.
+const OPEN: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
-fn header<'a>(headers: &'a HeaderMap, name: header::HeaderName) -> &'a str {
+fn header(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers
         .get(name)
         .and_then(|v| v.to_str().ok())
@@ -43,6 +47,8 @@ pub async fn handle(
         Ok(answer) => answer,
         Err(Failure(status)) => output::failed(&status),
     };
+    ctx.metrics
+        .answered(&info, answer.status().as_u16(), started.elapsed());
     tracing::debug!(
         verb = info.verb,
         path = info.path,
@@ -53,6 +59,11 @@ pub async fn handle(
     Ok(answer)
 }
 
+/// True for requests that may last as long as they like.
+fn long(info: &Info) -> bool {
+    info.verb == "watch" || connect::is_passed_on(&info.subresource)
+}
+
 async fn dispatch(
     ctx: &Ctx,
     certified: Option<User>,
@@ -60,36 +71,56 @@ async fn dispatch(
     query: Query,
     request: Request<Incoming>,
 ) -> Reply {
-    let user = certified.unwrap_or_else(User::anonymous);
-    if !info.is_resource {
-        return plain(ctx, &user, &info, &query, &request);
+    let open = OPEN.iter().any(|p| {
+        info.path == *p
+            || info
+                .path
+                .strip_prefix(p)
+                .is_some_and(|r| r.starts_with('/'))
+    });
+    if open && let Some(answer) = health::answer(ctx, &info.path, &query) {
+        return Ok(answer);
     }
-    if user.name == "system:anonymous" {
-        return Err(Status::unauthorized("").into());
+    let user = auth::user(ctx, certified, request.headers())?;
+    let user = auth::impersonated(ctx, user, request.headers())?;
+    let wanted = Attributes::of(&info);
+    if !ctx.rbac.policy().allows(&user, &wanted) {
+        return Err(rbac::refused(&user, &wanted).into());
+    }
+    let _place = if long(&info) {
+        None
+    } else {
+        let place = ctx.in_flight.try_acquire().map_err(|_| {
+            Status::too_many_requests("The server is currently unable to handle the request: too many requests, please try again later.", 1)
+        })?;
+        Some(place)
+    };
+    if !info.is_resource {
+        return plain(ctx, &info, &query, &request);
     }
     resource(ctx, user, info, query, request).await
 }
 
 /// Paths that are no resource.
-fn plain(ctx: &Ctx, user: &User, info: &Info, query: &Query, request: &Request<Incoming>) -> Reply {
+fn plain(ctx: &Ctx, info: &Info, query: &Query, request: &Request<Incoming>) -> Reply {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Err(Status::method_not_on_path().into());
     }
-    if let Some(answer) = health::answer(ctx, &info.path, query) {
+    let pretty = output::pretty(query, header(request.headers(), header::USER_AGENT));
+    if let Some(answer) = health::documents(ctx, &info.path) {
         return Ok(answer);
     }
-    if user.name == "system:anonymous" {
-        return Err(Status::unauthorized("").into());
+    if info.path.starts_with("/openapi/v3") {
+        return crate::openapi::answer(ctx, &info.path, query);
     }
     let form = accept::parse(header(request.headers(), header::ACCEPT))?;
     let found = discovery::answer(ctx, &info.path, form).ok_or_else(Status::no_such_path)?;
-    let pretty = output::pretty(query, header(request.headers(), header::USER_AGENT));
     let mut answer = output::value(200, &found, pretty);
     if found["kind"] == "APIGroupDiscoveryList" {
         // Clients look at the media type to tell the two forms apart.
         answer.headers_mut().insert(
             header::CONTENT_TYPE,
-            http::HeaderValue::from_static(
+            HeaderValue::from_static(
                 "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             ),
         );
@@ -101,24 +132,18 @@ async fn body(request: Request<Incoming>) -> Result<bytes::Bytes, Status> {
     let limited = Limited::new(request.into_body(), BODY);
     match tokio::time::timeout(BODY_TIME, limited.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(failure::status(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {BODY}"),
-        )),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Status::too_large(&format!("limit is {BODY}")))
+        }
         Ok(Err(error)) => Err(Status::bad_request(format!("reading the body: {error}"))),
-        Err(_) => Err(failure::status(
-            408,
-            "Timeout",
-            "the body did not arrive in time",
-        )),
+        Err(_) => Err(Status::timeout("the body did not arrive in time", 1)),
     }
 }
 
 async fn resource(
     ctx: &Ctx,
     user: User,
-    info: Info,
+    mut info: Info,
     query: Query,
     request: Request<Incoming>,
 ) -> Reply {
@@ -128,10 +153,37 @@ async fn resource(
         .find(&info.group, &info.version, &info.resource)
         .cloned()
         .ok_or_else(Status::no_such_path)?;
+    let subresource = info.subresource.as_str();
+    if !subresource.is_empty() && kind.subresource(subresource).is_none() {
+        return Err(Status::no_such_path().into());
+    }
+    if !kind.namespaced {
+        if !info.namespace.is_empty() && info.resource != "namespaces" {
+            return Err(Status::no_such_path().into());
+        }
+        info.namespace.clear();
+    } else if info.namespace.is_empty() && (!info.name.is_empty() || info.verb == "create") {
+        return Err(Status::method_not_on_path().into());
+    }
+    if connect::is_passed_on(subresource) {
+        return connect::pass_on(ctx, &info, &query, request).await;
+    }
+    let call = call(ctx, user, info, query, kind, request).await?;
+    verb(&call).await
+}
+
+async fn call(
+    ctx: &Ctx,
+    user: User,
+    info: Info,
+    query: Query,
+    kind: std::sync::Arc<objects::Kind>,
+    request: Request<Incoming>,
+) -> Result<Call, Status> {
     let headers = request.headers();
     let mut form = accept::parse(header(headers, header::ACCEPT))?;
-    if form == accept::Form::Discovery {
-        form = accept::Form::Json;
+    if form == Form::Discovery {
+        form = Form::Json;
     }
     let user_agent = header(headers, header::USER_AGENT).to_owned();
     let media = header(headers, header::CONTENT_TYPE)
@@ -141,15 +193,8 @@ async fn resource(
     let content_type = media.trim().to_owned();
     let pretty = output::pretty(&query, &user_agent);
     let include = output::include(&query)?;
-    if !kind.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
-        return Err(Status::no_such_path().into());
-    }
-    let mut info = info;
-    if !kind.namespaced {
-        info.namespace.clear();
-    }
     let body = body(request).await?;
-    let call = Call {
+    let mut call = Call {
         ctx: ctx.clone(),
         info,
         query,
@@ -162,18 +207,29 @@ async fn resource(
         user_agent,
         body,
     };
-    if call.kind.namespaced && call.info.namespace.is_empty() && !call.info.name.is_empty() {
-        return Err(Status::no_such_path().into());
+    if call.content_type == "application/vnd.kubernetes.protobuf" {
+        call.body = crate::protobuf::to_json(&call.body)?.to_string().into();
+        call.content_type = "application/json".into();
     }
-    verb(&call).await
+    Ok(call)
 }
 
 async fn verb(call: &Call) -> Reply {
-    let subresource = call.info.subresource.as_str();
-    if !subresource.is_empty() && !call.kind.subresources.iter().any(|s| s == subresource) {
-        return Err(Status::no_such_path().into());
+    let verb = call.info.verb.as_str();
+    if !call.info.subresource.is_empty() {
+        return subresource(call).await;
     }
-    match call.info.verb.as_str() {
+    if !call.kind.stored() {
+        return match (verb, call.kind.kind.as_str()) {
+            ("create", "Binding") => pods::bind(call).await,
+            ("create", _) => reviews::answer(call),
+            _ => Err(refused_verb(call)),
+        };
+    }
+    if !call.kind.verbs.contains(&verb) {
+        return Err(refused_verb(call));
+    }
+    match verb {
         "get" => read::get(call),
         "list" => read::list(call),
         "watch" => watch::watch(call),
@@ -181,7 +237,39 @@ async fn verb(call: &Call) -> Reply {
         "update" => write::update(call).await,
         "patch" => patch::patch(call).await,
         "delete" => delete::delete(call).await,
-        "deletecollection" => delete::collection(call).await,
+        _ => delete::collection(call).await,
+    }
+}
+
+fn refused_verb(call: &Call) -> Failure {
+    Status::method_not_allowed(&call.kind.group, &call.kind.plural, &call.info.verb).into()
+}
+
+async fn subresource(call: &Call) -> Reply {
+    match (call.info.subresource.as_str(), call.info.verb.as_str()) {
+        ("scale", _) => scale::scale(call).await,
+        ("binding", "create") => pods::bind(call).await,
+        ("eviction", "create") => pods::evict(call).await,
+        ("token", "create") => reviews::request_token(call),
+        ("status", "get") => read::get(call),
+        ("status" | "finalize", "update") => write::update(call).await,
+        ("status", "patch") => patch::patch(call).await,
         _ => Err(Status::method_not_on_path().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_and_streams_take_no_place_among_the_short() {
+        let info = |verb: &str, sub: &str| Info {
+            verb: verb.into(),
+            subresource: sub.into(),
+            ..Info::default()
+        };
+        assert!(long(&info("watch", "")) && long(&info("get", "log")));
+        assert!(!long(&info("get", "status")));
     }
 }

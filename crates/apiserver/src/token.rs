@@ -90,7 +90,11 @@ impl Tokens {
             "namespace": claims.namespace,
             "serviceaccount": {"name": claims.account, "uid": claims.uid},
         });
-        for (name, bound) in [("pod", &claims.pod), ("node", &claims.node), ("secret", &claims.secret)] {
+        for (name, bound) in [
+            ("pod", &claims.pod),
+            ("node", &claims.node),
+            ("secret", &claims.secret),
+        ] {
             if let Some(bound) = bound {
                 kubernetes[name] = reference(bound);
             }
@@ -101,18 +105,28 @@ impl Tokens {
             "sub": format!("system:serviceaccount:{}:{}", claims.namespace, claims.account),
             "kubernetes.io": kubernetes,
         });
-        let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::ES256) };
+        let header = Header {
+            kid: Some(self.id.clone()),
+            ..Header::new(Algorithm::ES256)
+        };
         jsonwebtoken::encode(&header, &body, &self.signer)
     }
 
     /// Who shows `token` to one of `audiences`, and which of them it is for.
-    pub fn user(&self, store: &Store, token: &str, audiences: &[&str]) -> Option<(User, Vec<String>)> {
+    pub fn user(
+        &self,
+        store: &Store,
+        token: &str,
+        audiences: &[&str],
+    ) -> Option<(User, Vec<String>)> {
         let mut rules = Validation::new(Algorithm::ES256);
         rules.set_issuer(&[ISSUER]);
         rules.set_audience(audiences);
         rules.validate_nbf = true;
         rules.leeway = 10;
-        let claims = jsonwebtoken::decode::<Object>(token, &self.verifier, &rules).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Object>(token, &self.verifier, &rules)
+            .ok()?
+            .claims;
         let of = &claims["kubernetes.io"];
         let text = |value: &Object| value.as_str().unwrap_or_default().to_owned();
         let namespace = text(&of["namespace"]);
@@ -125,7 +139,10 @@ impl Tokens {
         if !alive(store, "serviceaccounts", &namespace, &name, &uid, now) {
             return None;
         }
-        let mut extra = vec![("authentication.kubernetes.io/credential-id".to_owned(), format!("JTI={}", text(&claims["jti"])))];
+        let mut extra = vec![(
+            "authentication.kubernetes.io/credential-id".to_owned(),
+            format!("JTI={}", text(&claims["jti"])),
+        )];
         for (what, plural) in [("pod", "pods"), ("secret", "secrets")] {
             let bound = &of[what];
             if bound.is_object() {
@@ -133,20 +150,39 @@ impl Tokens {
                     return None;
                 }
                 if what == "pod" {
-                    extra.push(("authentication.kubernetes.io/pod-name".into(), text(&bound["name"])));
-                    extra.push(("authentication.kubernetes.io/pod-uid".into(), text(&bound["uid"])));
+                    extra.push((
+                        "authentication.kubernetes.io/pod-name".into(),
+                        text(&bound["name"]),
+                    ));
+                    extra.push((
+                        "authentication.kubernetes.io/pod-uid".into(),
+                        text(&bound["uid"]),
+                    ));
                 }
             }
         }
         if of["node"].is_object() {
-            extra.push(("authentication.kubernetes.io/node-name".into(), text(&of["node"]["name"])));
-            extra.push(("authentication.kubernetes.io/node-uid".into(), text(&of["node"]["uid"])));
+            extra.push((
+                "authentication.kubernetes.io/node-name".into(),
+                text(&of["node"]["name"]),
+            ));
+            extra.push((
+                "authentication.kubernetes.io/node-uid".into(),
+                text(&of["node"]["uid"]),
+            ));
         }
         let meant: Vec<String> = match &claims["aud"] {
-            Object::Array(list) => list.iter().filter_map(Object::as_str).map(str::to_owned).collect(),
+            Object::Array(list) => list
+                .iter()
+                .filter_map(Object::as_str)
+                .map(str::to_owned)
+                .collect(),
             one => vec![text(one)],
         };
-        let matched = meant.into_iter().filter(|a| audiences.contains(&a.as_str())).collect();
+        let matched = meant
+            .into_iter()
+            .filter(|a| audiences.contains(&a.as_str()))
+            .collect();
         let user = User {
             name: format!("system:serviceaccount:{namespace}:{name}"),
             uid,
@@ -163,7 +199,9 @@ impl Tokens {
 
 /// True where the object is the same one and not long gone.
 fn alive(store: &Store, plural: &str, namespace: &str, name: &str, uid: &str, now: i64) -> bool {
-    let Some(entry) = store.get(&format!("/{plural}/{namespace}/{name}")) else { return false };
+    let Some(entry) = store.get(&format!("/{plural}/{namespace}/{name}")) else {
+        return false;
+    };
     let metadata = &entry.slim()["metadata"];
     let deleted = metadata["deletionTimestamp"]
         .as_str()

@@ -1,14 +1,19 @@
 //! What the server adds to or refuses in objects on their way in.
 
+pub mod crds;
+mod escalation;
+mod pods;
+mod services;
+
 use std::sync::Arc;
 
 use objects::{Kind, Object, Status};
 use serde_json::json;
 use tokio::sync::MutexGuard;
 
-use crate::context::Ctx;
+use crate::context::{self, Ctx};
 use crate::failure::Failure;
-use crate::store::Change;
+use crate::store::{Change, Expect};
 use crate::verbs::meta;
 use crate::verbs::write::Options;
 
@@ -93,13 +98,20 @@ pub fn create(
     object: &mut Object,
     options: &Options,
 ) -> Result<Vec<Change>, Failure> {
-    let _ = options;
     if kind.namespaced {
         namespace_exists(ctx, kind, object)?;
     }
-    if core(kind, "namespaces") {
-        let name = meta::get(object, "name").to_owned();
-        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "namespaces") => {
+            named_by_label(object);
+            return Ok(first_objects(ctx, meta::get(object, "name")));
+        }
+        ("", "services") => return Ok(services::admit(ctx, kind, None, object)?),
+        ("", "pods") => pods::admit(&ctx.store, object)?,
+        ("networking.k8s.io", "ingresses") => default_ingress_class(ctx, object),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => crds::admit(ctx, None, object)?,
+        ("rbac.authorization.k8s.io", _) => escalation::check(ctx, kind, object, options)?,
+        _ => {}
     }
     Ok(Vec::new())
 }
@@ -112,18 +124,96 @@ pub fn update(
     new: &mut Object,
     options: &Options,
 ) -> Result<Vec<Change>, Failure> {
-    let _ = (ctx, old, options);
-    if core(kind, "namespaces") {
-        let name = meta::get(new, "name").to_owned();
-        new["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "namespaces") => named_by_label(new),
+        ("", "services") if options.subresource.is_empty() => {
+            return Ok(services::admit(ctx, kind, Some(old), new)?);
+        }
+        ("", "pods") => {
+            // What the kubelet writes never changes the class a pod was given.
+            if let Some(class) = old["status"]["qosClass"].as_str() {
+                new["status"]["qosClass"] = class.into();
+            }
+        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") if options.subresource.is_empty() => {
+            crds::admit(ctx, Some(old), new)?;
+        }
+        ("rbac.authorization.k8s.io", _) => escalation::check(ctx, kind, new, options)?,
+        _ => {}
     }
     Ok(Vec::new())
 }
 
 /// What goes together with a deleted object.
 pub fn delete(ctx: &Ctx, kind: &Arc<Kind>, object: &Object) -> Vec<Change> {
-    let _ = (ctx, kind, object);
-    Vec::new()
+    if core(kind, "services") {
+        services::release(ctx, object)
+    } else {
+        Vec::new()
+    }
+}
+
+/// What must follow a stored change before it is answered.
+pub fn after(ctx: &Ctx, kind: &Kind) {
+    if kind.group == "apiextensions.k8s.io" {
+        crds::refresh(ctx);
+    }
+}
+
+fn named_by_label(namespace: &mut Object) {
+    let name = meta::get(namespace, "name").to_owned();
+    namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+}
+
+/// The objects every namespace has: its default account and the authority's certificate.
+pub fn first_objects(ctx: &Ctx, namespace: &str) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let metadata = |name: &str| {
+        json!({"name": name, "namespace": namespace, "uid": context::uid(),
+            "creationTimestamp": context::now_text()})
+    };
+    let key = format!("/serviceaccounts/{namespace}/default");
+    if ctx.store.get(&key).is_none() {
+        let mut account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("default")});
+        changes.push(Change::put(&key, Expect::Absent, &mut account));
+    }
+    let key = format!("/configmaps/{namespace}/kube-root-ca.crt");
+    if ctx.store.get(&key).is_none() {
+        let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("kube-root-ca.crt"),
+            "data": {"ca.crt": ctx.settings.ca}});
+        map["metadata"]["annotations"]["kubernetes.io/description"] =
+            "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.".into();
+        changes.push(Change::put(&key, Expect::Absent, &mut map));
+    }
+    changes
+}
+
+fn default_ingress_class(ctx: &Ctx, ingress: &mut Object) {
+    let set = ingress["spec"]["ingressClassName"].is_string()
+        || ingress["metadata"]["annotations"]["kubernetes.io/ingress.class"].is_string();
+    if set {
+        return;
+    }
+    let classes = ctx.store.list("networking.k8s.io/ingressclasses/");
+    let mut defaults: Vec<Object> = classes
+        .items
+        .iter()
+        .map(|(_, entry)| entry.object())
+        .filter(|c| {
+            c["metadata"]["annotations"]["ingressclass.kubernetes.io/is-default-class"] == "true"
+        })
+        .collect();
+    // The newest wins, then the first by name.
+    defaults.sort_by_key(|c| {
+        (
+            std::cmp::Reverse(meta::get(c, "creationTimestamp").to_owned()),
+            meta::get(c, "name").to_owned(),
+        )
+    });
+    if let Some(class) = defaults.first() {
+        ingress["spec"]["ingressClassName"] = meta::get(class, "name").into();
+    }
 }
 
 /// Refuses the deletion of what the cluster stands on.

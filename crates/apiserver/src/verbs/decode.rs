@@ -37,7 +37,13 @@ pub fn any(call: &Call) -> Result<Object, Status> {
             Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
         }),
         "application/yaml" => yaml(&call.body),
-        media => { tracing::debug!(media, "unsupported"); Err(Status::unsupported_media_type(&["application/json", "application/yaml"])) },
+        media => {
+            tracing::debug!(media, "unsupported");
+            Err(Status::unsupported_media_type(&[
+                "application/json",
+                "application/yaml",
+            ]))
+        }
     }
 }
 
@@ -62,9 +68,27 @@ pub fn body(call: &Call) -> Result<(Object, Vec<String>), Failure> {
 
 /// Drops, names or refuses fields the kind does not have.
 pub fn check(call: &Call, object: &mut Object) -> Result<Vec<String>, Failure> {
-    let _ = object;
-    let _ = strictness(call)?;
-    Ok(Vec::new())
+    let strictness = strictness(call)?;
+    let decoded = call.kind.schema.decode(object);
+    decoded.check(&call.kind, strictness == Strictness::Strict)?;
+    Ok(warnings(strictness, &decoded))
+}
+
+/// The same for what a patch made; the patch is named instead of the object.
+pub fn check_patched(call: &Call, object: &mut Object) -> Result<Vec<String>, Failure> {
+    let strictness = strictness(call)?;
+    let decoded = call.kind.schema.decode(object);
+    let patch = String::from_utf8_lossy(&call.body);
+    decoded.check_patch(&patch, strictness == Strictness::Strict)?;
+    Ok(warnings(strictness, &decoded))
+}
+
+fn warnings(strictness: Strictness, decoded: &objects::schema::Decoded) -> Vec<String> {
+    if strictness == Strictness::Warn {
+        decoded.warnings()
+    } else {
+        Vec::new()
+    }
 }
 
 /// Adds the warnings as headers.

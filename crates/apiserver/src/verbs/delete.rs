@@ -81,7 +81,9 @@ pub fn options(call: &Call) -> Result<Options, Status> {
         "Foreground" => Propagation::Foreground,
         "Orphan" => Propagation::Orphan,
         other => {
-            return Err(Status::bad_request(format!("invalid propagationPolicy {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"")));
+            return Err(Status::bad_request(format!(
+                "invalid propagationPolicy {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            )));
         }
     };
     let dry = body["dryRun"]
@@ -197,7 +199,10 @@ pub async fn delete_object(
         match ctx.store.commit(changes).await {
             Ok(entries) => {
                 drop(guard);
-                let object = entries.first().map_or(Object::Null, |e| output::object(kind, e));
+                admission::after(ctx, kind);
+                let object = entries
+                    .first()
+                    .map_or(Object::Null, |e| output::object(kind, e));
                 return Ok(Deleted { object, gone });
             }
             Err(WriteError::Conflict(_)) => {}
@@ -363,21 +368,11 @@ fn seconds(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn kind(plural: &str) -> Kind {
-        Kind {
-            group: String::new(),
-            version: "v1".into(),
-            kind: "Pod".into(),
-            plural: plural.into(),
-            singular: "pod".into(),
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            namespaced: true,
-            subresources: Vec::new(),
-            schema: Arc::default(),
-            custom: None,
-            verbs: objects::kind::ALL_VERBS,
-        }
+    fn kind(plural: &str) -> Arc<Kind> {
+        objects::kind::builtin()
+            .into_iter()
+            .find(|k| k.plural == plural)
+            .unwrap()
     }
 
     fn pod() -> Object {

@@ -30,6 +30,13 @@ pub fn set(object: &mut Object, field: &str, value: Object) {
     }
 }
 
+/// The list at a path, which is not made where it is missing.
+pub fn array_mut<'a>(object: &'a mut Object, path: &[&str]) -> Option<&'a mut Vec<Object>> {
+    path.iter()
+        .try_fold(object, |at, step| at.get_mut(step))?
+        .as_array_mut()
+}
+
 /// The finalizers.
 pub fn finalizers(object: &Object) -> Vec<&str> {
     object["metadata"]["finalizers"]
@@ -76,7 +83,7 @@ pub fn wants_differ(old: &Object, new: &Object) -> bool {
 pub fn same(old: &Object, new: &Object) -> bool {
     let plain = |object: &Object| {
         let mut copy = object.clone();
-        if let Some(list) = copy["metadata"]["managedFields"].as_array_mut() {
+        if let Some(list) = array_mut(&mut copy, &["metadata", "managedFields"]) {
             for line in list {
                 if let Some(map) = line.as_object_mut() {
                     map.remove("time");

@@ -4,7 +4,9 @@ pub mod decode;
 pub mod delete;
 pub mod meta;
 pub mod patch;
+pub mod pods;
 pub mod read;
+pub mod scale;
 pub mod watch;
 pub mod write;
 

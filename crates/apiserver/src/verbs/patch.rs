@@ -10,7 +10,12 @@ use crate::context;
 use crate::failure::Failure;
 
 /// The media types of patches.
-const KNOWN: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+const KNOWN: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
 /// A parsed patch.
 pub enum Patch {
@@ -92,7 +97,7 @@ pub async fn patch(call: &Call) -> Reply {
                 let mut new = old.clone();
                 // A patch that names a resourceVersion is held to it; others follow the object.
                 patch.change(&mut new, &call.kind.schema)?;
-                warnings = decode::check(call, &mut new)?;
+                warnings = decode::check_patched(call, &mut new)?;
                 same_name(call, &new)?;
                 Ok(new)
             },

@@ -11,41 +11,76 @@ use crate::output;
 /// `pods/NAME/binding` (and `bindings`): a scheduler gives a pod to a node.
 pub async fn bind(call: &Call) -> Reply {
     let binding = decode::any(call)?;
-    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    let node = binding["target"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let target = binding["target"]["kind"].as_str().unwrap_or("Node");
     if node.is_empty() || !(target.is_empty() || target == "Node") {
         return Err(Status::bad_request("a Binding needs target.kind Node and target.name").into());
     }
-    let name = if call.info.name.is_empty() { meta::get(&binding, "name") } else { &call.info.name };
+    let name = if call.info.name.is_empty() {
+        meta::get(&binding, "name")
+    } else {
+        &call.info.name
+    };
     let uid = meta::get(&binding, "uid").to_owned();
-    let pods = call.ctx.registry.load().find("", "v1", "pods").cloned().ok_or_else(Status::no_such_path)?;
+    let pods = call
+        .ctx
+        .registry
+        .load()
+        .find("", "v1", "pods")
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
     let mut options = call.options()?;
     options.subresource = "binding".into();
     let conflict = |cause: String| Status::conflict("", "pods/binding", name, &cause);
-    write::replace(&call.ctx, &pods, &call.info.namespace, name, &options, |old| {
-        let mut pod = old.ok_or_else(|| Status::not_found("", "pods", name))?.clone();
-        if !uid.is_empty() && uid != meta::get(&pod, "uid") {
-            return Err(Status::uid_mismatch("", "pods", name, &uid, meta::get(&pod, "uid")).into());
-        }
-        if meta::deleting(&pod) {
-            return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")).into());
-        }
-        let assigned = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-        if !assigned.is_empty() {
-            return Err(conflict(format!("pod {name} is already assigned to node {assigned:?}")).into());
-        }
-        if pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
-            return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")).into());
-        }
-        pod["spec"]["nodeName"] = node.clone().into();
-        if let Some(notes) = binding["metadata"]["annotations"].as_object() {
-            for (key, value) in notes {
-                pod["metadata"]["annotations"][key] = value.clone();
+    write::replace(
+        &call.ctx,
+        &pods,
+        &call.info.namespace,
+        name,
+        &options,
+        |old| {
+            let mut pod = old
+                .ok_or_else(|| Status::not_found("", "pods", name))?
+                .clone();
+            if !uid.is_empty() && uid != meta::get(&pod, "uid") {
+                return Err(
+                    Status::uid_mismatch("", "pods", name, &uid, meta::get(&pod, "uid")).into(),
+                );
             }
-        }
-        scheduled(&mut pod);
-        Ok(pod)
-    })
+            if meta::deleting(&pod) {
+                return Err(conflict(format!(
+                    "pod {name} is being deleted, cannot be assigned to a host"
+                ))
+                .into());
+            }
+            let assigned = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+            if !assigned.is_empty() {
+                return Err(conflict(format!(
+                    "pod {name} is already assigned to node {assigned:?}"
+                ))
+                .into());
+            }
+            if pod["spec"]["schedulingGates"]
+                .as_array()
+                .is_some_and(|g| !g.is_empty())
+            {
+                return Err(
+                    conflict(format!("pod {name} has non-empty .spec.schedulingGates")).into(),
+                );
+            }
+            pod["spec"]["nodeName"] = node.clone().into();
+            if let Some(notes) = binding["metadata"]["annotations"].as_object() {
+                for (key, value) in notes {
+                    pod["metadata"]["annotations"][key] = value.clone();
+                }
+            }
+            scheduled(&mut pod);
+            Ok(pod)
+        },
+    )
     .await?;
     Ok(output::value(201, &Status::success(201), call.pretty))
 }
@@ -53,7 +88,7 @@ pub async fn bind(call: &Call) -> Reply {
 fn scheduled(pod: &mut Object) {
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": context::now_text()});
-    match pod["status"]["conditions"].as_array_mut() {
+    match meta::array_mut(pod, &["status", "conditions"]) {
         Some(list) => {
             list.retain(|c| c["type"] != "PodScheduled");
             list.push(condition);
@@ -77,11 +112,22 @@ pub async fn evict(call: &Call) -> Reply {
         pretty: call.pretty,
         content_type: "application/json".into(),
         user_agent: call.user_agent.clone(),
-        body: if body.is_null() { bytes::Bytes::new() } else { body.to_string().into() },
+        body: if body.is_null() {
+            bytes::Bytes::new()
+        } else {
+            body.to_string().into()
+        },
     };
     let options = delete::options(&inner)?;
     within_budget(call)?;
-    delete_object(&call.ctx, &call.kind, &call.info.namespace, &call.info.name, &options).await?;
+    delete_object(
+        &call.ctx,
+        &call.kind,
+        &call.info.namespace,
+        &call.info.name,
+        &options,
+    )
+    .await?;
     Ok(output::value(201, &Status::success(201), call.pretty))
 }
 
@@ -90,7 +136,10 @@ fn within_budget(call: &Call) -> Result<(), Status> {
     let store = &call.ctx.store;
     let key = format!("/pods/{}/{}", call.info.namespace, call.info.name);
     let pod = store.get(&key).ok_or_else(|| call.not_found())?;
-    let budgets = store.list(&format!("policy/poddisruptionbudgets/{}/", call.info.namespace));
+    let budgets = store.list(&format!(
+        "policy/poddisruptionbudgets/{}/",
+        call.info.namespace
+    ));
     for (_, entry) in budgets.items {
         let budget = entry.object();
         let covers = objects::selector::LabelSelector::from_object(&budget["spec"]["selector"])

@@ -158,9 +158,11 @@ fn choose(call: &Call, selection: &Selection) -> Result<Chosen, Status> {
         (page(call, &prefix)?, None)
     } else {
         let from = Continue::decode(token)?;
-        let page = call.ctx.store.list_at(&prefix, from.rev).map_err(|_| {
-            Status::continue_expired()
-        })?;
+        let page = call
+            .ctx
+            .store
+            .list_at(&prefix, from.rev)
+            .map_err(|_| Status::continue_expired())?;
         (page, Some(from.after))
     };
     let mut items = Vec::new();

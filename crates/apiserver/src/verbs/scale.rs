@@ -43,7 +43,11 @@ pub async fn scale(call: &Call) -> Reply {
         }
         _ => return Err(Status::method_not_on_path().into()),
     };
-    Ok(output::value(200, &scale::of(&call.kind, &object), call.pretty))
+    Ok(output::value(
+        200,
+        &scale::of(&call.kind, &object),
+        call.pretty,
+    ))
 }
 
 async fn change(
@@ -51,16 +55,27 @@ async fn change(
     mut wanted: impl FnMut(&Object) -> Result<Object, Failure>,
 ) -> Result<Object, Failure> {
     let written = write::replace(
-        &call.ctx, &call.kind, &call.info.namespace, &call.info.name, &call.options()?,
+        &call.ctx,
+        &call.kind,
+        &call.info.namespace,
+        &call.info.name,
+        &call.options()?,
         |old| {
             let old = old.ok_or_else(|| call.not_found())?;
             let scale = wanted(old)?;
             if scale["spec"]["replicas"].as_i64().is_some_and(|n| n < 0) {
-                return Err(Status::bad_request("spec.replicas: Invalid value: must be greater than or equal to 0").into());
+                return Err(Status::bad_request(
+                    "spec.replicas: Invalid value: must be greater than or equal to 0",
+                )
+                .into());
             }
             let mut new = old.clone();
             scale::set(&call.kind, &mut new, &scale);
-            meta::set(&mut new, "resourceVersion", scale["metadata"]["resourceVersion"].clone());
+            meta::set(
+                &mut new,
+                "resourceVersion",
+                scale["metadata"]["resourceVersion"].clone(),
+            );
             Ok(new)
         },
     )

@@ -8,6 +8,7 @@ use objects::{Kind, Object, Status};
 
 use super::{Call, Reply, meta};
 use crate::admission;
+use crate::auth::User;
 use crate::context::{self, Ctx};
 use crate::failure::{self, Failure};
 use crate::output;
@@ -25,8 +26,8 @@ pub struct Options {
     pub applied: bool,
     /// Subresource, or empty.
     pub subresource: String,
-    /// User, for admission.
-    pub user: String,
+    /// Who writes; None is the server itself.
+    pub user: Option<User>,
 }
 
 /// What a write did.
@@ -50,7 +51,7 @@ impl Call {
             manager: self.manager(),
             applied: false,
             subresource: self.info.subresource.clone(),
-            user: self.user.name.clone(),
+            user: Some(self.user.clone()),
         })
     }
 }
@@ -173,7 +174,10 @@ pub async fn create_object(
         match ctx.store.commit(changes).await {
             Ok(entries) => {
                 drop(guard);
-                return Ok(entries.last().map_or(Object::Null, |e| output::object(kind, e)));
+                admission::after(ctx, kind);
+                return Ok(entries
+                    .last()
+                    .map_or(Object::Null, |e| output::object(kind, e)));
             }
             Err(WriteError::Conflict(_)) if !generated && ctx.store.get(&key).is_some() => {
                 return Err(Status::already_exists(&kind.group, &kind.plural, &name).into());
@@ -241,7 +245,13 @@ fn name_object(kind: &Kind, object: &mut Object) -> Result<(), Status> {
     }
     let base = meta::get(object, "generateName");
     if base.is_empty() {
-        return Err(failure::invalid(kind, "", ErrorKind::Required, "metadata.name", "Required value: name or generateName is required".into()));
+        return Err(failure::invalid(
+            kind,
+            "",
+            ErrorKind::Required,
+            "metadata.name",
+            "Required value: name or generateName is required".into(),
+        ));
     }
     let base: String = base.chars().take(BASE).collect();
     meta::set(
@@ -290,9 +300,7 @@ pub async fn replace(
         };
         let wanted = meta::get(&new, "resourceVersion").to_owned();
         if !wanted.is_empty() && wanted != "0" && wanted != entry.rev.to_string() {
-            return Err(
-                Status::modified(&kind.group, &kind.plural, name).into(),
-            );
+            return Err(Status::modified(&kind.group, &kind.plural, name).into());
         }
         let mut changes = prepare_update(ctx, kind, &old, &mut new, options)?;
         if changes.is_empty() && meta::same(&old, &new) {
@@ -320,7 +328,10 @@ pub async fn replace(
         let count = changes.iter().position(|c| c.is_for(&key)).unwrap_or(0);
         match ctx.store.commit(changes).await {
             Ok(entries) => {
-                let object = entries.get(count).map_or(Object::Null, |e| output::object(kind, e));
+                admission::after(ctx, kind);
+                let object = entries
+                    .get(count)
+                    .map_or(Object::Null, |e| output::object(kind, e));
                 return Ok(Written {
                     object,
                     created: false,
@@ -359,12 +370,26 @@ fn prepare_update(
     let name = meta::get(old, "name").to_owned();
     let uid = meta::get(new, "uid");
     if !uid.is_empty() && uid != meta::get(old, "uid") {
-        return Err(Status::uid_mismatch(&kind.group, &kind.plural, &name, uid, meta::get(old, "uid")).into());
+        return Err(Status::uid_mismatch(
+            &kind.group,
+            &kind.plural,
+            &name,
+            uid,
+            meta::get(old, "uid"),
+        )
+        .into());
     }
     let custom_without_version =
         kind.custom.is_some() && meta::get(new, "resourceVersion").is_empty();
     if custom_without_version && options.subresource.is_empty() && !options.applied {
-        return Err(failure::invalid(kind, &name, ErrorKind::Invalid, "metadata.resourceVersion", "Invalid value: 0: must be specified for an update".into()).into());
+        return Err(failure::invalid(
+            kind,
+            &name,
+            ErrorKind::Invalid,
+            "metadata.resourceVersion",
+            "Invalid value: 0: must be specified for an update".into(),
+        )
+        .into());
     }
     for field in [
         "uid",
@@ -426,6 +451,14 @@ fn no_new_finalizers(kind: &Kind, name: &str, old: &Object, new: &Object) -> Res
         .map(|f| format!("{f:?}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let message = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}");
-    Err(failure::invalid(kind, name, ErrorKind::Forbidden, "metadata.finalizers", message))
+    let message = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+    );
+    Err(failure::invalid(
+        kind,
+        name,
+        ErrorKind::Forbidden,
+        "metadata.finalizers",
+        message,
+    ))
 }
