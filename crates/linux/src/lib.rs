@@ -9,6 +9,8 @@
 
 pub mod addr;
 mod error;
+pub mod fake;
+pub mod kernel;
 pub mod link;
 mod mac;
 pub mod neigh;
@@ -20,6 +22,7 @@ pub mod sysctl;
 
 pub use addr::Address;
 pub use error::{Error, Result};
+pub use kernel::{Host, Kernel};
 pub use link::{Kind, Link, LinkChange, NewLink, VethEnd, Vxlan};
 pub use mac::Mac;
 pub use neigh::{FdbEntry, Neighbour};

@@ -15,6 +15,7 @@
 //! There are no anonymous sets: their cost in a transaction is quadratic. Everything that
 //! scales with the cluster goes into elements of named sets and maps.
 
+mod apply;
 mod compile;
 mod diff;
 pub mod eval;
@@ -24,6 +25,7 @@ mod text;
 mod value;
 pub mod wire;
 
+pub use apply::apply;
 pub use compile::{Compiled, CompiledChain, CompiledRule, CompiledSet, Datum, ElementKey};
 pub use diff::{Op, Transaction, diff};
 pub use expr::{CmpOp, Expr};

@@ -1,0 +1,1 @@
+//! The steps a packet takes, from the plan alone.

@@ -1,0 +1,48 @@
+//! How this node hangs on its underlay, from what is there.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use model::Node;
+
+use crate::have::Have;
+use crate::plan::{Underlay, Uplink};
+
+/// Finds the links that have the node's addresses.
+pub(crate) fn underlay(have: &Have, node: &Node) -> Underlay {
+    let mut underlay = Underlay::default();
+    for ip in &node.addresses {
+        let place = match ip {
+            IpAddr::V4(_) => &mut underlay.v4,
+            IpAddr::V6(_) => &mut underlay.v6,
+        };
+        if place.is_none() {
+            *place = uplink(have, *ip);
+        }
+    }
+    underlay
+}
+
+fn uplink(have: &Have, ip: IpAddr) -> Option<Uplink> {
+    let address = have
+        .addresses
+        .iter()
+        .find(|address| address.net.addr() == ip)?;
+    let link = have.links.values().find(|link| link.index == address.dev)?;
+    let mut subnets: Vec<IpNet> = have
+        .addresses
+        .iter()
+        .filter(|other| other.dev == address.dev)
+        .map(|other| other.net.trunc())
+        .filter(|net| net.addr().is_ipv4() == ip.is_ipv4())
+        .filter(|net| net.prefix_len() < net.max_prefix_len())
+        .collect();
+    subnets.sort();
+    subnets.dedup();
+    Some(Uplink {
+        address: ip,
+        link: link.name.clone(),
+        mtu: link.mtu,
+        subnets,
+    })
+}

@@ -1,0 +1,82 @@
+//! Every mode carries packets between real namespaces.
+
+use model::config::FabricMode;
+
+use crate::cluster::{config, node};
+use crate::lab::{Lab, reached, root};
+
+fn carried(test: &str, mode: FabricMode, dual: bool) {
+    if !root(test) {
+        return;
+    }
+    let mut lab = Lab::new(
+        (1..=3).map(|number| node(number, dual)).collect(),
+        config(mode),
+    );
+    for report in lab.settle() {
+        assert_eq!(
+            (&report.errors[..], &report.problems[..]),
+            (&[][..], &[][..])
+        );
+    }
+    lab.assert_flat(false);
+    if dual {
+        lab.assert_flat(true);
+    }
+    for report in lab.settle() {
+        assert_eq!(report.changes, 0, "nothing left to do");
+    }
+    for node in &mut lab.nodes {
+        node.fabric.resync();
+    }
+    for report in lab.settle() {
+        assert_eq!(report.changes, 0, "the kernel lists what was made");
+    }
+}
+
+#[test]
+fn vxlan() {
+    carried("vxlan", FabricMode::Vxlan, false);
+    carried("vxlan", FabricMode::Vxlan, true);
+}
+
+#[test]
+fn host_gw() {
+    carried("host-gw", FabricMode::HostGw, false);
+    carried("host-gw", FabricMode::HostGw, true);
+}
+
+/// Leaving the cluster a pod has its node's address; inside it has its own, towards nodes too
+/// where the underlay carries it.
+#[test]
+fn masquerade() {
+    for mode in [FabricMode::Vxlan, FabricMode::HostGw] {
+        if !root("masquerade") {
+            return;
+        }
+        let nodes = (1..=3).map(|number| node(number, true)).collect();
+        let mut lab = Lab::new(nodes, config(mode));
+        lab.settle();
+        for v6 in [false, true] {
+            let pod = lab.nodes[0].pod.udp(lab.pod_ip(0, v6));
+            let of = |at: usize| lab.nodes[at].node.addresses[usize::from(v6)];
+            let outside: std::net::IpAddr = match v6 {
+                false => [10, 0, 1, 1].into(),
+                true => "fd00:10:0:1::ffff".parse().unwrap(),
+            };
+            assert_eq!(
+                reached(&pod, &lab.underlay.udp(outside)),
+                Some(of(0)),
+                "outside"
+            );
+            let own = reached(&pod, &lab.nodes[0].station.udp(of(0)));
+            assert_eq!(own, Some(lab.pod_ip(0, v6)), "own node");
+            let other = reached(&pod, &lab.nodes[1].station.udp(of(1)));
+            let seen = match mode {
+                FabricMode::HostGw => lab.pod_ip(0, v6),
+                _ => of(0),
+            };
+            assert_eq!(other, Some(seen), "other node, {mode:?}");
+        }
+    }
+}
