@@ -45,6 +45,18 @@ pub fn write_if_possible(key: &str, value: &str) -> Result<bool> {
     }
 }
 
+/// Switches duplicate address detection off for this namespace and the links it will get: to be
+/// called before they are made. Until its link-local address is through the detection (one to
+/// two seconds) a host asks for no neighbour on behalf of a packet it forwards, so a pod's
+/// first IPv6 packets would be lost. The greater of `all` and the link's own value counts, so
+/// both are needed.
+pub fn without_dad() -> Result<()> {
+    for link in ["all", "default"] {
+        write_if_possible(&format!("net/ipv6/conf/{link}/accept_dad"), "0")?;
+    }
+    Ok(())
+}
+
 fn object(key: &str) -> String {
     format!("sysctl {key}")
 }

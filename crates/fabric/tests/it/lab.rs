@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fabric::{Fabric, Report};
 use linux::link::NewKind;
-use linux::{Address, Host, NetNs, Netlink, NewLink, Route, VethEnd, run_in};
+use linux::{Address, Host, NetNs, Netlink, NewLink, Route, VethEnd, run_in, sysctl};
 use model::{Cluster, Config, Node};
 
 use crate::cluster::net;
@@ -18,6 +18,7 @@ pub struct Station {
 impl Station {
     pub fn new() -> Self {
         let netns = NetNs::anonymous().unwrap();
+        run_in(&netns, sysctl::without_dad).unwrap().unwrap();
         let mut netlink = Netlink::open_in(&netns).unwrap();
         netlink.set_up(1).unwrap();
         Self { netns, netlink }
