@@ -373,7 +373,9 @@ fn service_proxy(ctx: &Ctx, info: &Info, raw: &str) -> Result<Target, Status> {
         .unwrap_or_default();
     let wanted = ports
         .iter()
-        .find(|p| port.is_empty() || p["name"] == port.as_str() || p["port"].to_string() == port)
+        .find(|p| {
+            port.is_empty() || p["name"] == port.as_str() || p["port"].as_u64() == port.parse().ok()
+        })
         .ok_or_else(|| {
             Status::service_unavailable(format!(
                 "no service port {port:?} found for service {name:?}"

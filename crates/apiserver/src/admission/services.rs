@@ -104,7 +104,7 @@ pub fn admit(
         meta::get(new, "name")
     );
     let held = Held::of(&ctx.store, &key);
-    let had: Vec<String> = old.map(|o| held_addresses(o)).unwrap_or_default();
+    let had: Vec<String> = old.map(held_addresses).unwrap_or_default();
     if text(new, "type") == "ExternalName" {
         for field in [
             "clusterIP",
