@@ -18,8 +18,10 @@ mod fill;
 mod formats;
 mod rules;
 
-pub(crate) use builtin::DEFINITIONS;
+pub(crate) use builtin::{DEFINITIONS, definitions, short_name};
 pub use decode::Decoded;
+pub(crate) use facts::{field_fact, is_atomic_map, is_atomic_type};
+pub(crate) use fill::keys_of;
 
 /// How a list merges (`x-kubernetes-list-type`).
 #[derive(Clone, Debug, PartialEq, Eq)]

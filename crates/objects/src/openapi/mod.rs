@@ -1,0 +1,182 @@
+//! OpenAPI v3 documents per group and version, for `kubectl explain`, `kubectl apply`'s
+//! validation and its strategic merges.
+//!
+//! A document is made when asked for and not kept: the descriptions in it are large.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::schema::{DEFINITIONS, definitions};
+use crate::{Kind, Object};
+
+mod paths;
+mod schemas;
+
+/// Types any document may refer to: the definitions that bring them along.
+const COMMON: &[&str] = &["DeleteOptions", "Status"];
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn gvk(group: &str, version: &str, kind: &str) -> Value {
+    json!({ "group": group, "version": version, "kind": kind })
+}
+
+/// The name OpenAPI gives a kind's type: `io.k8s.api.core.v1.Pod`, `com.example.v1.Tab`.
+fn type_name(kind: &Kind) -> String {
+    let found = DEFINITIONS
+        .iter()
+        .find(|d| d.group == kind.group && d.version == kind.version && d.kind == kind.kind);
+    match found {
+        Some(definition) if kind.custom.is_none() => definition.name.to_owned(),
+        _ => {
+            let group: Vec<&str> = kind.group.rsplit('.').collect();
+            format!("{}.{}.{}", group.join("."), kind.version, kind.kind)
+        }
+    }
+}
+
+/// The name of the list's type.
+fn list_name(kind: &Kind) -> String {
+    let name = type_name(kind);
+    let prefix = name.strip_suffix(&kind.kind).unwrap_or_default();
+    format!("{prefix}{}", kind.list_kind())
+}
+
+/// The document of one group and version that serves `kinds`.
+pub fn document(kinds: &[Arc<Kind>]) -> Object {
+    let mut all = Map::new();
+    let mut add = |kind: &str| {
+        for definition in DEFINITIONS.iter().filter(|d| d.kind == kind) {
+            schemas::add(&mut all, definition.name, definitions(definition));
+        }
+    };
+    COMMON.iter().for_each(|kind| add(kind));
+    for kind in kinds {
+        for name in &kind.subresources {
+            match kind.subresource(name).map(|s| s.kind) {
+                Some(kind @ ("Scale" | "Eviction" | "TokenRequest" | "Binding")) => add(kind),
+                _ => {}
+            }
+        }
+    }
+    if kinds.iter().any(|k| k.custom.is_some()) {
+        // Custom resources have the same metadata as the others.
+        add("ConfigMap");
+        all.remove("io.k8s.api.core.v1.ConfigMap");
+    }
+    schemas::add_patch(&mut all);
+    for kind in kinds {
+        schemas::add_kind(&mut all, kind);
+        if kind.stored() {
+            all.insert(list_name(kind), schemas::list(kind));
+        }
+    }
+    let mut routes = Map::new();
+    for kind in kinds {
+        paths::add(&mut routes, kind);
+    }
+    json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": "unversioned" },
+        "paths": routes,
+        "components": {
+            "schemas": all,
+            "securitySchemes": {
+                "BearerToken": {
+                    "description": "Bearer Token authentication",
+                    "in": "header",
+                    "name": "authorization",
+                    "type": "apiKey",
+                },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(group: &str, version: &str) -> Vec<Arc<Kind>> {
+        let kinds = crate::kind::builtin().into_iter();
+        kinds
+            .filter(|k| k.group == group && k.version == version)
+            .collect()
+    }
+
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    match value {
+                        Value::String(text) if key == "$ref" => found.push(text),
+                        value => references(value, found),
+                    }
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|v| references(v, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        for kind in crate::kind::builtin() {
+            let document = document(&group(&kind.group, &kind.version));
+            let mut found = Vec::new();
+            references(&document, &mut found);
+            for reference in found {
+                let pointer = reference.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{reference}");
+            }
+        }
+    }
+
+    #[test]
+    fn kubectl_finds_what_it_looks_for() {
+        let document = document(&group("apps", "v1"));
+        let patch =
+            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"],
+            json!({"group": "apps", "version": "v1", "kind": "Deployment"})
+        );
+        let parameters = patch["parameters"].as_array().unwrap();
+        assert!(
+            parameters
+                .iter()
+                .any(|p| p["name"] == "fieldValidation" && p["in"] == "query")
+        );
+        let schemas = &document["components"]["schemas"];
+        let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-list-type"], "map");
+        assert_eq!(
+            containers["items"]["allOf"][0]["$ref"],
+            "#/components/schemas/io.k8s.api.core.v1.Container"
+        );
+        assert_eq!(
+            schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"],
+            json!([{"group": "apps", "version": "v1", "kind": "Deployment"}])
+        );
+        assert!(schemas["io.k8s.api.apps.v1.DeploymentList"].is_object());
+    }
+
+    #[test]
+    fn custom_resources_have_documents_too() {
+        let definition = json!({"spec": {"group": "stable.example.com", "scope": "Namespaced", "names": {"kind": "Tab", "plural": "tabs"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "description": "what"}}}}}]}});
+        let kinds = crate::crd::kinds(&definition).unwrap();
+        let document = document(&kinds);
+        let schema = &document["components"]["schemas"]["com.example.stable.v1.Tab"];
+        assert_eq!(schema["properties"]["spec"]["description"], "what");
+        assert!(schema["properties"]["metadata"]["allOf"].is_array());
+        assert!(
+            document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/tabs"]["get"]
+                .is_object()
+        );
+    }
+}
