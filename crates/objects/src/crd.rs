@@ -76,12 +76,12 @@ pub fn kinds(definition: &Object) -> Result<Vec<Arc<Kind>>, Status> {
         .map(|v| format!("{group}/{}", text(&v["name"])))
         .unwrap_or_default();
     let served = versions.iter().filter(|v| v["served"] == true);
-    served
-        .map(|version| kind(spec, &group, &storage, version).map(Arc::new))
-        .collect()
+    Ok(served
+        .map(|version| Arc::new(kind(spec, &group, &storage, version)))
+        .collect())
 }
 
-fn kind(spec: &Value, group: &str, storage: &str, version: &Value) -> Result<Kind, Status> {
+fn kind(spec: &Value, group: &str, storage: &str, version: &Value) -> Kind {
     let names = &spec["names"];
     let kind = text(&names["kind"]);
     let mut singular = text(&names["singular"]);
@@ -122,7 +122,7 @@ fn kind(spec: &Value, group: &str, storage: &str, version: &Value) -> Result<Kin
             .unwrap_or_default(),
         deprecation,
     };
-    Ok(Kind {
+    Kind {
         group: group.to_owned(),
         version: text(&version["name"]),
         plural: text(&names["plural"]),
@@ -132,8 +132,11 @@ fn kind(spec: &Value, group: &str, storage: &str, version: &Value) -> Result<Kin
         namespaced: spec["scope"] == "Namespaced",
         verbs: crate::kind::ALL_VERBS,
         subresources,
-        schema: Arc::new(Schema::custom(&version["schema"]["openAPIV3Schema"])?),
+        schema: Arc::new(Schema::custom(
+            &version["schema"]["openAPIV3Schema"],
+            sub["status"].is_object(),
+        )),
         custom: Some(Arc::new(custom)),
         kind,
-    })
+    }
 }

@@ -12,7 +12,6 @@ const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
 
 const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
-const BAD_ELEMENT_ORDER: &str = "invalid patch format of setElementOrder list";
 const BAD_PRIMITIVE_LIST: &str = "invalid patch format of primitive list";
 
 type Fields = Map<String, Value>;

@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::rules::Rules;
 use super::{Builder, Field, ListType, Node, Scalar, Shape, Strategy, Tree, builtin};
-use crate::Status;
 
 /// The compiled schema of one CRD version.
 #[derive(Debug)]
@@ -12,12 +11,13 @@ pub(crate) struct Custom {
     pub tree: Tree,
     pub root: u32,
     pub rules: Rules,
+    pub status_subresource: bool,
     /// The schema as written, for OpenAPI. Text takes a fraction of the room of values.
     text: Box<str>,
 }
 
 impl Custom {
-    pub fn compile(schema: &Value) -> Result<Self, Status> {
+    pub fn compile(schema: &Value, status_subresource: bool) -> Self {
         let mut builder = Builder::default();
         let root = if schema.is_object() {
             node(&mut builder, schema)
@@ -26,12 +26,13 @@ impl Custom {
         };
         let root = with_object_fields(&mut builder, root);
         let root = builder.push(root);
-        Ok(Self {
+        Self {
             root,
+            status_subresource,
             rules: Rules::compile(schema),
             tree: builder.finish(),
             text: schema.to_string().into(),
-        })
+        }
     }
 
     pub fn openapi(&self) -> Value {

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
-use crate::{Object, Status};
+use crate::Object;
 
 mod builtin;
 mod custom;
@@ -137,8 +137,17 @@ impl Schema {
     }
 
     /// The schema of a CRD version, from its `openAPIV3Schema`.
-    pub fn custom(schema: &Object) -> Result<Self, Status> {
-        custom::Custom::compile(schema).map(|custom| Self(Source::Custom(Arc::new(custom))))
+    pub fn custom(schema: &Object, status_subresource: bool) -> Self {
+        let custom = custom::Custom::compile(schema, status_subresource);
+        Self(Source::Custom(Arc::new(custom)))
+    }
+
+    /// True where `status` is written through its subresource only.
+    pub(crate) fn has_status_subresource(&self) -> bool {
+        match &self.0 {
+            Source::Builtin(_) => self.root().field("status").is_some(),
+            Source::Custom(custom) => custom.status_subresource,
+        }
     }
 
     /// True for the schema of a CRD.
