@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod links;
+mod monitor;
 mod netns;
 mod nftables;
 mod routes;
+mod tc;
 
 use linux::{NetNs, Netlink};
 

@@ -175,3 +175,20 @@ fn read_element(item: Reader<'_>) -> Option<(ElementKey, Option<Datum>)> {
     };
     Some((key, datum))
 }
+
+/// What a notification is about: the table's name, and the chain's or set's. [`None`] for
+/// messages that are not about an object.
+pub fn subject(kind: u16, payload: &[u8]) -> Option<(String, Option<String>)> {
+    if kind >> 8 != u16::from(SUBSYSTEM) {
+        return None;
+    }
+    let body = Reader(payload.get(4..)?);
+    let name = match kind as u8 {
+        msg::NEW_TABLE | msg::DEL_TABLE => None,
+        msg::NEW_CHAIN | msg::DEL_CHAIN => Some(chain_attr::NAME),
+        msg::NEW_RULE | msg::DEL_RULE => Some(chain_attr::RULE_CHAIN),
+        msg::NEW_SET | msg::DEL_SET | msg::NEW_ELEMENTS | msg::DEL_ELEMENTS => Some(set_attr::NAME),
+        _ => return None,
+    };
+    Some((body.text(1)?, name.and_then(|name| body.text(name))))
+}
