@@ -4,8 +4,11 @@
 //! actions out. One driver runs them all over one shared cache.
 
 pub mod action;
+mod amount;
+mod deployment;
 pub mod driver;
 mod execute;
+mod hash;
 mod namespace;
 pub mod pods;
 mod replicaset;

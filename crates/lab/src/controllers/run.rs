@@ -6,7 +6,7 @@ use api::Error;
 use kube::config::Kubeconfig;
 
 use super::driver::{Controller, Driver};
-use super::{namespace, replicaset};
+use super::{deployment, namespace, replicaset};
 use crate::scheduler::Scheduler;
 
 /// How the controllers run.
@@ -35,6 +35,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
 fn controllers(root_ca: Option<String>) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(Scheduler::default()),
+        Box::new(deployment::Deployments),
         Box::new(replicaset::ReplicaSets::default()),
         Box::new(namespace::Namespaces { root_ca }),
     ]

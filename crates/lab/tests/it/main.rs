@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
+mod api_server;
+mod controllers;
+mod scheduler;
 mod shim;
 
 /// This test binary stands in for `flatnet` where a part starts it again as

@@ -1,0 +1,159 @@
+//! The controllers against a real API.
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::api_server::Cluster;
+
+fn ready(pods: &[Pod]) -> usize {
+    pods.iter()
+        .filter(|pod| lab::controllers::pods::is_ready(pod))
+        .count()
+}
+
+fn replica_set(name: &str, replicas: i32) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": {"metadata": {"labels": {"app": name}},
+            "spec": {"containers": [{"name": "c", "image": "nginx"}]}}}})
+}
+
+#[tokio::test]
+async fn a_replica_set_has_as_many_pods_as_it_says() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("node1", json!({})).await;
+    cluster
+        .create::<ReplicaSet>("default", replica_set("web", 5))
+        .await;
+    cluster
+        .until("five ready", "default", |pods: &[Pod]| {
+            (ready(pods) == 5 && pods.len() == 5).then_some(())
+        })
+        .await;
+    cluster
+        .until("status says so", "default", |sets: &[ReplicaSet]| {
+            let status = sets.first()?.status.clone()?;
+            (status.available_replicas == Some(5) && status.observed_generation == Some(1))
+                .then_some(())
+        })
+        .await;
+    cluster
+        .patch::<ReplicaSet>("default", "web", json!({"spec": {"replicas": 2}}))
+        .await;
+    cluster
+        .until("two left", "default", |pods: &[Pod]| {
+            (pods.len() == 2).then_some(())
+        })
+        .await;
+    // A pod whose labels no longer match is let go and replaced.
+    let name = cluster.list::<Pod>("default").await[0].name_any();
+    cluster
+        .patch::<Pod>(
+            "default",
+            &name,
+            json!({"metadata": {"labels": {"app": "other"}}}),
+        )
+        .await;
+    cluster
+        .until("released and replaced", "default", |pods: &[Pod]| {
+            let free = pods.iter().find(|pod| pod.name_any() == name)?;
+            (free.owner_references().is_empty() && pods.len() == 3).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_namespace_gets_its_account() {
+    let cluster = Cluster::start().await;
+    cluster
+        .until("account", "default", |accounts: &[ServiceAccount]| {
+            accounts
+                .iter()
+                .any(|account| account.name_any() == "default")
+                .then_some(())
+        })
+        .await;
+}
+
+fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": {"metadata": {"labels": {"app": name}},
+            "spec": {"containers": [{"name": "c", "image": image}]}}}})
+}
+
+fn rolled_out(deployments: &[Deployment], generation: i64, replicas: i32) -> Option<()> {
+    let status = deployments.first()?.status.clone()?;
+    (status.observed_generation == Some(generation)
+        && status.updated_replicas == Some(replicas)
+        && status.replicas == Some(replicas)
+        && status.available_replicas == Some(replicas))
+    .then_some(())
+}
+
+#[tokio::test]
+async fn a_deployment_rolls_out_and_back_with_revisions() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("node1", json!({})).await;
+    cluster.node("node2", json!({})).await;
+    cluster
+        .create::<Deployment>("default", deployment("web", 3, "nginx:1"))
+        .await;
+    cluster
+        .until("rolled out", "default", |d: &[Deployment]| {
+            rolled_out(d, 1, 3)
+        })
+        .await;
+    let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
+    cluster
+        .patch::<Deployment>("default", "web", image("nginx:2"))
+        .await;
+    cluster
+        .until("second revision", "default", |d: &[Deployment]| {
+            rolled_out(d, 2, 3)
+        })
+        .await;
+    let message = cluster
+        .until("Progressing says so", "default", |d: &[Deployment]| {
+            let conditions = d.first()?.status.as_ref()?.conditions.as_ref()?;
+            let c = conditions.iter().find(|c| c.type_ == "Progressing")?;
+            (c.reason.as_deref() == Some("NewReplicaSetAvailable")).then(|| c.message.clone())?
+        })
+        .await;
+    assert!(
+        message.ends_with("has successfully progressed."),
+        "{message}"
+    );
+    let revisions = |sets: &[ReplicaSet]| {
+        let mut all: Vec<(String, i32)> = sets
+            .iter()
+            .map(|set| {
+                let revision = set.annotations()["deployment.kubernetes.io/revision"].clone();
+                (
+                    revision,
+                    set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0),
+                )
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    let sets = cluster.list::<ReplicaSet>("default").await;
+    assert_eq!(revisions(&sets), [("1".to_owned(), 0), ("2".to_owned(), 3)]);
+    // Going back makes the first set the third revision.
+    cluster
+        .patch::<Deployment>("default", "web", image("nginx:1"))
+        .await;
+    cluster
+        .until("back", "default", |d: &[Deployment]| rolled_out(d, 3, 3))
+        .await;
+    let sets = cluster.list::<ReplicaSet>("default").await;
+    assert_eq!(revisions(&sets), [("2".to_owned(), 0), ("3".to_owned(), 3)]);
+    let deployments = cluster.list::<Deployment>("default").await;
+    assert_eq!(
+        deployments[0].annotations()["deployment.kubernetes.io/revision"],
+        "3"
+    );
+}
