@@ -15,8 +15,10 @@ mod connect;
 mod context;
 mod discovery;
 mod failure;
+mod gc;
 mod health;
 mod metrics;
+mod namespaces;
 mod openapi;
 mod output;
 pub mod pki;
@@ -174,7 +176,10 @@ impl Server {
             .await
             .map_err(|e| StartError::Bootstrap(e.0.message))?;
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = Vec::new();
+        let mut tasks = vec![
+            until(gc::run(ctx.clone()), &stopped),
+            until(namespaces::run(ctx.clone()), &stopped),
+        ];
         for listener in options.listeners {
             listener
                 .set_nonblocking(true)
@@ -198,4 +203,18 @@ impl Server {
             let _ = task.await;
         }
     }
+}
+
+/// Runs a task until the server stops.
+fn until(
+    task: impl Future<Output = ()> + Send + 'static,
+    stopped: &watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
+    let mut stopped = stopped.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = task => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    })
 }
