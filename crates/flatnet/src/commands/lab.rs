@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -71,11 +71,50 @@ pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
                 identity: format!("lab-{}", paths.name),
             }),
         ),
-        Lab::Kubelet { .. } => Err(Failure::Failed("the kubelet is not wired yet".into())),
+        Lab::Kubelet {
+            node,
+            node_ip,
+            cluster_dns,
+            cluster_domain,
+            max_pods,
+        } => {
+            let program = std::env::current_exe()
+                .map_err(|error| Failure::Failed(format!("find the flatnet program: {error}")))?;
+            let mount = ::lab::cluster::cgroup::mount()
+                .map_err(|error| Failure::Failed(error.to_string()))?;
+            let files = paths.node(&node);
+            let options = ::lab::kubelet::Options {
+                addresses: node_ip,
+                kubeconfig: files.kubelet_kubeconfig(),
+                cgroup: mount.join(paths.node_cgroup(&node)),
+                cluster_dns,
+                cluster_domain,
+                images: paths.images(),
+                cni_path: cni_path(&program),
+                program,
+                port: ::lab::cluster::plan::KUBELET_PORT,
+                certificate: files.kubelet_certificate(),
+                key: files.kubelet_key(),
+                client_ca: paths.pki().join("ca.crt"),
+                max_pods,
+                resolv_conf: "/etc/resolv.conf".into(),
+                paths: files,
+                node,
+            };
+            serve("kubelet", ::lab::kubelet::run(options))
+        }
         Lab::Shim(words) | Lab::Image(words) => Err(Failure::Usage(format!(
             "not a part's words: {:?}",
             words.words
         ))),
+    }
+}
+
+/// Where CNI plugins are: `CNI_PATH`, otherwise beside the program.
+fn cni_path(program: &Path) -> Vec<PathBuf> {
+    match std::env::var_os("CNI_PATH").filter(|path| !path.is_empty()) {
+        Some(path) => std::env::split_paths(&path).collect(),
+        None => program.parent().map(Path::to_owned).into_iter().collect(),
     }
 }
 

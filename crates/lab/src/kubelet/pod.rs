@@ -1,0 +1,569 @@
+//! A pod's task: owner of the pod's state. It asks the worker what to do, does it,
+//! reports the status, and waits for what changes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::shim::{self, SandboxState, client::Sandbox};
+
+use super::cni::Attachment;
+use super::launch;
+use super::prober::{Probes, Verdict};
+use super::probes::Kind;
+use super::state::{Ended, KillStage, Phase, PodState, Sandbox as SandboxPhase, is_sidecar};
+use super::status::{self, Facts};
+use super::volumes::{self, Tokens};
+use super::worker::{self, Wanted};
+use super::{PodView, Shared, reference};
+
+/// What a pod's task is told.
+#[derive(Debug)]
+pub enum Message {
+    /// The pod as the API has it now.
+    Update(Arc<Pod>),
+    /// The pod is gone from the API.
+    Gone,
+    /// The sandbox as its shim sees it now.
+    Sandbox(Box<SandboxState>),
+    /// The shim ended.
+    SandboxGone,
+    /// A probe's verdict.
+    Verdict(Verdict),
+    /// A preStop hook is through.
+    HookDone {
+        /// The runtime's id of the attempt.
+        id: String,
+    },
+    /// A postStart hook is through; the sentence where it failed.
+    Started {
+        /// The runtime's id of the attempt.
+        id: String,
+        /// Why it failed.
+        failure: Option<String>,
+    },
+}
+
+/// Room in a pod's mailbox; senders wait when it is full.
+pub const MAILBOX: usize = 64;
+
+/// A pod's task.
+pub(super) struct Task {
+    pub shared: Arc<Shared>,
+    pub pod: Arc<Pod>,
+    pub gone: bool,
+    pub finished: bool,
+    pub dir: PathBuf,
+    pub state: PodState,
+    pub sandbox: Option<Sandbox>,
+    pub attachment: Option<Attachment>,
+    pub tokens: Tokens,
+    pub probes: HashMap<String, Probes>,
+    pub watcher: Option<AbortHandle>,
+    pub sender: mpsc::Sender<Message>,
+    /// The status last written, or the API's at the start.
+    written: Option<PodStatus>,
+    retry_status: Option<Instant>,
+    refresh_at: Instant,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
+
+impl Task {
+    /// A task for a pod first seen now.
+    pub fn new(shared: Arc<Shared>, pod: Arc<Pod>, sender: mpsc::Sender<Message>) -> Self {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        Self {
+            dir: shared.pod_dir(&uid),
+            written: None,
+            gone: false,
+            finished: false,
+            state: PodState::default(),
+            sandbox: None,
+            attachment: None,
+            tokens: Tokens::default(),
+            probes: HashMap::new(),
+            watcher: None,
+            retry_status: None,
+            refresh_at: Instant::now() + volumes::REFRESH,
+            sender,
+            shared,
+            pod,
+        }
+    }
+
+    /// Runs until the pod is gone.
+    pub async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+        self.adopt().await;
+        while !self.finished {
+            let now = Timestamp::now();
+            let wanted = Wanted {
+                pod: &self.pod,
+                gone: self.gone,
+            };
+            let step = worker::next(&wanted, &self.state, now);
+            let idle = step.actions.is_empty();
+            for action in step.actions {
+                self.carry_out(action).await;
+            }
+            self.publish();
+            self.report().await;
+            if self.finished {
+                break;
+            }
+            if idle {
+                self.wait(&mut mailbox, step.wake).await;
+            }
+            while let Ok(message) = mailbox.try_recv() {
+                self.take(message);
+            }
+        }
+        self.shared.unpublish(&self.pod);
+    }
+
+    /// Waits for a message, a deadline of the worker's, or the volumes' turn.
+    async fn wait(&mut self, mailbox: &mut mpsc::Receiver<Message>, wake: Option<Timestamp>) {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let mut until = match wake {
+            Some(wake) => {
+                let wait = wake.duration_since(Timestamp::now());
+                Instant::now() + Duration::try_from(wait).unwrap_or_default()
+            }
+            None => far,
+        };
+        if let Some(retry) = self.retry_status {
+            until = until.min(retry);
+        }
+        let refresh = self.sandbox.is_some() && volumes::refreshable(&self.pod);
+        if refresh {
+            until = until.min(self.refresh_at);
+        }
+        tokio::select! {
+            message = mailbox.recv() => if let Some(message) = message {
+                self.take(message);
+            },
+            () = tokio::time::sleep_until(until) => {}
+        }
+        if refresh && Instant::now() >= self.refresh_at {
+            self.refresh_volumes().await;
+            self.refresh_at = Instant::now() + volumes::REFRESH;
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Update(pod) => self.pod = pod,
+            Message::Gone => self.gone = true,
+            Message::Sandbox(state) => self.see(&state),
+            Message::SandboxGone => self.lost(),
+            Message::Verdict(verdict) => self.judge(&verdict),
+            Message::HookDone { id } => {
+                if let Some(run) = self.run_of(&id)
+                    && let Some(kill) = &mut run.kill
+                    && kill.stage == KillStage::Hook
+                {
+                    kill.stage = KillStage::HookDone;
+                }
+            }
+            Message::Started { id, failure } => self.post_start(&id, failure),
+        }
+    }
+
+    fn run_of(&mut self, id: &str) -> Option<&mut super::state::Run> {
+        self.state
+            .containers
+            .values_mut()
+            .find(|run| match &run.phase {
+                Phase::Running { id: running, .. } => running == id,
+                _ => false,
+            })
+    }
+
+    /// Takes over what the shim says of the containers.
+    pub fn see(&mut self, seen: &SandboxState) {
+        if self.sandbox.is_none() {
+            return;
+        }
+        for (id, container) in &seen.containers {
+            let Some(ended) = ended(id, &container.state) else {
+                continue;
+            };
+            self.end(id, ended);
+        }
+        if seen.pause_pid == 0 {
+            self.lost();
+        }
+    }
+
+    /// An attempt ended.
+    fn end(&mut self, id: &str, mut ended: Ended) {
+        let Some(name) = self
+            .state
+            .containers
+            .iter()
+            .find_map(|(name, run)| match &run.phase {
+                Phase::Running { id: running, .. } if running == id => Some(name.clone()),
+                _ => None,
+            })
+        else {
+            return;
+        };
+        self.fall_back_to_log(&name, &mut ended);
+        self.probes.remove(&name);
+        let run = self.state.run(&name);
+        run.phase = Phase::Ended(ended);
+        run.kill = None;
+        run.must_stop = None;
+        run.started = false;
+        run.ready = false;
+        run.refused = None;
+        run.backoff_said = false;
+    }
+
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    fn fall_back_to_log(&self, name: &str, ended: &mut Ended) {
+        let policy = super::state::find(&self.pod, name)
+            .and_then(|container| container.termination_message_policy.as_deref());
+        if policy != Some("FallbackToLogsOnError") || !ended.message.is_empty() || ended.code == 0 {
+            return;
+        }
+        let attempt = self
+            .state
+            .containers
+            .get(name)
+            .map_or(0, super::state::Run::restarts);
+        let log = launch::log(&self.dir, name, attempt);
+        ended.message = super::server::logs::last_lines(&log, 80, 2048);
+    }
+
+    /// The pause process or the shim ended without being asked to.
+    fn lost(&mut self) {
+        if self.state.sandbox != SandboxPhase::Ready {
+            return;
+        }
+        self.state.sandbox = SandboxPhase::Lost;
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        let on = reference(&self.pod, None);
+        self.shared.recorder.normal(on, "SandboxChanged", message);
+        self.end_all();
+    }
+
+    /// Counts every running container as ended with its sandbox.
+    pub fn end_all(&mut self) {
+        let now = Timestamp::now();
+        let running: Vec<(String, Timestamp)> = self
+            .state
+            .containers
+            .values()
+            .filter_map(|run| match &run.phase {
+                Phase::Running { id, started } => Some((id.clone(), *started)),
+                _ => None,
+            })
+            .collect();
+        for (id, started) in running {
+            let ended = Ended {
+                id: id.clone(),
+                code: 137,
+                signal: 9,
+                reason: "Error".to_owned(),
+                message: String::new(),
+                started,
+                finished: now,
+            };
+            self.end(&id, ended);
+        }
+    }
+
+    fn judge(&mut self, verdict: &Verdict) {
+        let name = &verdict.container;
+        let grace = super::state::find(&self.pod, name)
+            .and_then(|container| verdict.kind.of(container))
+            .and_then(|probe| probe.termination_grace_period_seconds);
+        let Some(run) = self.run_of(&verdict.id) else {
+            return;
+        };
+        match (verdict.kind, verdict.success) {
+            (Kind::Readiness, success) => run.ready = success,
+            (Kind::Startup, true) => {
+                run.started = true;
+                if let Some(probes) = self.probes.get(name) {
+                    probes.startup_passed();
+                }
+                self.note_initialized();
+            }
+            (Kind::Startup | Kind::Liveness, false) => {
+                let word = verdict.kind.word();
+                let message = format!("Container {name} failed {word} probe, will be restarted");
+                run.must_stop = Some((message, grace));
+            }
+            (Kind::Liveness, true) => {}
+        }
+    }
+
+    fn post_start(&mut self, id: &str, failure: Option<String>) {
+        let Some(failure) = failure else { return };
+        let Some((name, _)) = id.rsplit_once('-') else {
+            return;
+        };
+        let on = reference(&self.pod, Some(name));
+        self.shared
+            .recorder
+            .warning(on, "FailedPostStartHook", failure);
+        if let Some(run) = self.run_of(id) {
+            run.must_stop = Some(("FailedPostStartHook".to_owned(), None));
+        }
+    }
+
+    /// Remembers that the init containers of this sandbox are through: a regular container
+    /// was started.
+    pub fn note_initialized(&mut self) {
+        let Some(spec) = self.pod.spec.as_ref() else {
+            return;
+        };
+        let through = super::state::inits(spec).iter().all(|init| {
+            let run = self.state.containers.get(&init.name);
+            match is_sidecar(init) {
+                true => run.is_some_and(|run| run.running() && run.started),
+                false => run
+                    .and_then(|run| run.ended())
+                    .is_some_and(|ended| ended.code == 0),
+            }
+        });
+        self.state.initialized |= through;
+    }
+
+    /// Tells the server of logs and exec how the pod stands.
+    fn publish(&self) {
+        let containers = self.state.containers.iter();
+        self.shared.publish(PodView {
+            pod: self.pod.clone(),
+            dir: self.dir.clone(),
+            sandbox: self.sandbox.clone(),
+            containers: containers
+                .map(|(name, run)| (name.clone(), (run.attempts, run.running())))
+                .collect(),
+        });
+    }
+
+    /// The status to report now.
+    fn status(&self, now: Timestamp) -> PodStatus {
+        let deleted = self.pod.metadata.deletion_timestamp.is_some();
+        let facts = Facts {
+            host_ips: &self.shared.options.addresses,
+            image_id: &launch::image_id,
+            ending: deleted && !self.state.any_running(),
+            now,
+        };
+        // What this task wrote last stands for what the API has: the watch lags behind.
+        let mut known = Pod::clone(&self.pod);
+        if let (Some(written), Some(seen)) = (&self.written, &mut known.status) {
+            own_conditions(written, seen);
+        }
+        status::status(&known, &self.state, &facts)
+    }
+
+    /// Writes the status where it differs from the one written last.
+    pub async fn report(&mut self) {
+        if self.gone || self.finished || self.retry_status.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.retry_status = None;
+        let status = self.status(Timestamp::now());
+        let known = self.written.as_ref().or(self.pod.status.as_ref());
+        if known.is_some_and(|known| same(known, &status)) {
+            return;
+        }
+        let patch = patch(&self.pod, known, &status);
+        let (namespace, name) = super::key(&self.pod);
+        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &namespace);
+        let result = api
+            .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await;
+        match result {
+            Ok(_) => self.written = Some(status),
+            Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => {
+                // Gone, or another pod of that name: the watch will say so.
+                tracing::debug!(pod = name, "status not written: {}", answer.message);
+                self.written = Some(status);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    pod = name,
+                    cause = api::error::cause(&error),
+                    "writing the pod's status; trying again"
+                );
+                self.retry_status = Some(Instant::now() + Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+/// Carries the conditions this kubelet wrote into a status the watch brought earlier.
+fn own_conditions(written: &PodStatus, seen: &mut PodStatus) {
+    const OWN: [&str; 4] = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+    ];
+    let conditions = seen.conditions.get_or_insert_default();
+    for condition in written.conditions.iter().flatten() {
+        if OWN.contains(&condition.type_.as_str()) {
+            conditions.retain(|other| other.type_ != condition.type_);
+            conditions.push(condition.clone());
+        }
+    }
+    seen.start_time = written.start_time.clone().or(seen.start_time.take());
+    seen.phase = written.phase.clone().or(seen.phase.take());
+}
+
+/// How an attempt ended, where it did.
+pub fn ended(id: &str, state: &shim::ContainerState) -> Option<Ended> {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or_default();
+    match state {
+        shim::ContainerState::Starting | shim::ContainerState::Running { .. } => None,
+        shim::ContainerState::Exited {
+            code,
+            signal,
+            started,
+            finished,
+            message,
+            oom,
+        } => Some(Ended {
+            id: id.to_owned(),
+            code: *code,
+            signal: *signal,
+            reason: match (oom, code) {
+                (true, _) => "OOMKilled",
+                (false, 0) => "Completed",
+                (false, _) => "Error",
+            }
+            .to_owned(),
+            message: message.clone(),
+            started: time(*started),
+            finished: time(*finished),
+        }),
+        shim::ContainerState::Failed { message, at } => Some(Ended {
+            id: id.to_owned(),
+            code: 128,
+            signal: 0,
+            reason: "StartError".to_owned(),
+            message: message.clone(),
+            started: Timestamp::UNIX_EPOCH,
+            finished: time(*at),
+        }),
+    }
+}
+
+/// True where nothing a user sees differs.
+fn same(a: &PodStatus, b: &PodStatus) -> bool {
+    let plain = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
+    normalized(plain(a)) == normalized(plain(b))
+}
+
+/// A status without the order of its conditions.
+fn normalized(mut status: Value) -> Value {
+    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
+        conditions.sort_by_key(|condition| condition["type"].as_str().map(str::to_owned));
+    }
+    status
+}
+
+/// The strategic merge patch that brings `known` to `status`: what it does not name stays,
+/// what went away is null, and the pod must be this one.
+fn patch(pod: &Pod, known: Option<&PodStatus>, status: &PodStatus) -> Value {
+    let old = known
+        .and_then(|known| serde_json::to_value(known).ok())
+        .unwrap_or(json!({}));
+    let mut new = serde_json::to_value(status).unwrap_or(json!({}));
+    for gone in [
+        "podIP",
+        "podIPs",
+        "reason",
+        "message",
+        "initContainerStatuses",
+        "containerStatuses",
+    ] {
+        if old.get(gone).is_some() && new.get(gone).is_none() {
+            new[gone] = Value::Null;
+        }
+    }
+    // Addresses merge by key: old ones would stay beside the new.
+    for list in ["podIPs", "hostIPs"] {
+        let differs = old.get(list).is_some() && old.get(list) != new.get(list);
+        if let (true, Some(items)) = (differs, new.get_mut(list).and_then(Value::as_array_mut)) {
+            items.push(json!({"$patch": "replace"}));
+        }
+    }
+    if let Some(fields) = new.as_object_mut() {
+        fields.retain(|field, value| value.is_null() || old.get(field) != Some(value));
+    }
+    json!({"metadata": {"uid": pod.metadata.uid}, "status": new})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_names_only_what_changed() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}})).unwrap();
+        let of = |value: Value| -> PodStatus { serde_json::from_value(value).unwrap() };
+        let old = of(
+            json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
+            "reason": "x", "qosClass": "Burstable"}),
+        );
+        let new = of(
+            json!({"phase": "Running", "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}],
+            "qosClass": "Burstable"}),
+        );
+        assert_eq!(
+            patch(&pod, Some(&old), &new),
+            json!({"metadata": {"uid": "u"}, "status": {"podIP": "10.0.0.2", "reason": null,
+                "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}]}})
+        );
+        assert!(same(&new, &new.clone()));
+        assert!(!same(&old, &new));
+    }
+
+    #[test]
+    fn the_shims_states_become_ends() {
+        let exited = |code, oom| shim::ContainerState::Exited {
+            code,
+            signal: 0,
+            started: 1000,
+            finished: 2000,
+            message: String::new(),
+            oom,
+        };
+        assert_eq!(ended("c-0", &exited(0, false)).unwrap().reason, "Completed");
+        assert_eq!(ended("c-0", &exited(1, false)).unwrap().reason, "Error");
+        assert_eq!(
+            ended("c-0", &exited(137, true)).unwrap().reason,
+            "OOMKilled"
+        );
+        let failed = shim::ContainerState::Failed {
+            message: "no such program".to_owned(),
+            at: 5,
+        };
+        let failed = ended("c-0", &failed).unwrap();
+        assert_eq!((failed.code, failed.reason.as_str()), (128, "StartError"));
+    }
+}
