@@ -3,11 +3,9 @@
 
 use ipnet::IpNet;
 use linux::link::NewKind;
-use linux::{
-    Address, Error, Kernel, Kind, Link, LinkChange, NewLink, Result, Route, RouteType, Vxlan,
-};
+use linux::{Address, Error, Kernel, Kind, Link, LinkChange, NewLink, Result, Route, Vxlan};
 
-use crate::have::{Have, is_own, metric, owns_nft};
+use crate::have::{Have, is_own, owns_nft, same_hop};
 use crate::plan::{Tunnel, VXLAN_V4, VXLAN_V6};
 use crate::render::{Objects, ROUTE_PROTOCOL, RouteTo, Setting};
 
@@ -236,7 +234,7 @@ impl Apply<'_> {
             };
             let want = route(*dst, to, dev);
             let there = self.have.routes.get(dst);
-            if there.is_none_or(|there| !there.iter().any(|have| same(have, &want))) {
+            if there.is_none_or(|there| !there.iter().any(|have| same_hop(have, &want))) {
                 let set = self.kernel.replace_route(&want);
                 if self.did(set) {
                     self.have.note_route(want);
@@ -282,8 +280,8 @@ impl Apply<'_> {
         self.have.index(&to.link).is_none_or(|dev| {
             let want = route(there.dst, to, dev);
             let made = self.have.routes.get(&there.dst);
-            let made = made.is_some_and(|made| made.iter().any(|have| same(have, &want)));
-            same(there, &want) || !made
+            let made = made.is_some_and(|made| made.iter().any(|have| same_hop(have, &want)));
+            same_hop(there, &want) || !made
         })
     }
 
@@ -365,17 +363,4 @@ fn route(dst: IpNet, to: &RouteTo, dev: u32) -> Route {
     } else {
         route.via(to.gateway)
     }
-}
-
-fn same(have: &Route, want: &Route) -> bool {
-    let key = |route: &Route| {
-        (
-            route.gateway,
-            route.dev,
-            route.onlink,
-            route.protocol,
-            metric(route),
-        )
-    };
-    have.kind == RouteType::Unicast && have.hops.is_empty() && key(have) == key(want)
 }

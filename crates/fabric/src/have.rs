@@ -82,6 +82,19 @@ impl Have {
         self.links.get(name).map(|link| link.index)
     }
 
+    /// The name of a link.
+    pub fn name(&self, index: u32) -> Option<&str> {
+        let link = self.links.values().find(|link| link.index == index);
+        link.map(|link| link.name.as_str())
+    }
+
+    /// The name of a VXLAN end of the fabric's.
+    pub fn tunnel_name(&self, index: u32) -> Option<&'static str> {
+        [VXLAN_V4, VXLAN_V6]
+            .into_iter()
+            .find(|name| self.index(name) == Some(index))
+    }
+
     /// Forgets a link and, as the kernel does, all that hung on it.
     pub fn forget_link(&mut self, name: &str) {
         let Some(link) = self.links.remove(name) else {
@@ -125,6 +138,21 @@ pub(crate) fn metric(route: &Route) -> u32 {
         (IpNet::V6(_), 0) => 1024,
         (_, metric) => metric,
     }
+}
+
+/// Whether two routes to one destination are the same way, made by the same program.
+pub(crate) fn same_hop(a: &Route, b: &Route) -> bool {
+    let key = |route: &Route| {
+        (
+            route.gateway,
+            route.dev,
+            route.onlink,
+            route.protocol,
+            route.kind,
+            metric(route),
+        )
+    };
+    key(a) == key(b) && a.hops == b.hops
 }
 
 /// Whether a chain or set of the table is the fabric's.

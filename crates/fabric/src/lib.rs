@@ -26,6 +26,7 @@
 mod apply;
 pub mod explain;
 mod have;
+mod notice;
 pub mod plan;
 mod ranges;
 pub mod render;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use linux::{Kernel, Mac};
 use model::{Cluster, Config};
 
+pub use explain::{Step, explain};
 pub use plan::{Path, Plan, Problem, Tunnel, Underlay, Uplink, Via, plan};
 
 use have::Have;
@@ -99,6 +101,19 @@ impl Fabric {
     /// The last plan.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
+    }
+
+    /// Takes note of a change in the kernel; true where [`Fabric::reconcile`] is due because
+    /// somebody else changed what is the fabric's, or what it depends on.
+    pub fn notice(&mut self, event: &linux::Event) -> bool {
+        let concerned = self
+            .have
+            .as_ref()
+            .is_some_and(|have| notice::concerns(have, self.plan.as_ref(), event));
+        if concerned {
+            self.resync();
+        }
+        concerned
     }
 
     /// Forgets what is known to be there: the next reconcile reads the kernel.

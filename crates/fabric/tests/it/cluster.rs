@@ -33,6 +33,17 @@ pub fn node(number: u8, dual: bool) -> Node {
     node
 }
 
+/// The same on the underlay's second segment.
+pub fn far_node(number: u8, dual: bool) -> Node {
+    let mut node = node(number, dual);
+    node.addresses[0] = Ipv4Addr::new(10, 0, 2, 10 * number).into();
+    if dual {
+        let underlay = Ipv6Addr::new(0xfd00, 0x10, 0, 2, 0, 0, 0, number.into());
+        node.addresses[1] = underlay.into();
+    }
+    node
+}
+
 pub fn cluster(nodes: impl IntoIterator<Item = Node>) -> Cluster {
     Cluster {
         nodes: nodes

@@ -97,12 +97,20 @@ impl Lab {
     /// Nodes as in [`crate::cluster::node`], not yet connected by any fabric.
     pub fn new(nodes: Vec<Node>, config: Config) -> Self {
         let mut underlay = Station::new();
-        underlay
-            .netlink
-            .create_link(&NewLink::new("fn-br0", NewKind::Bridge))
-            .unwrap();
-        underlay.address("fn-br0", "10.0.1.1/24");
-        underlay.address("fn-br0", "fd00:10:0:1::ffff/64");
+        for (segment, bridge) in [(1, "fn-br0"), (2, "fn-br1")] {
+            underlay
+                .netlink
+                .create_link(&NewLink::new(bridge, NewKind::Bridge))
+                .unwrap();
+            underlay.address(bridge, &format!("10.0.{segment}.1/24"));
+            underlay.address(bridge, &format!("fd00:10:0:{segment}::ffff/64"));
+        }
+        run_in(&underlay.netns, || {
+            for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                sysctl::write(key, "1").unwrap();
+            }
+        })
+        .unwrap();
         let nodes = nodes.into_iter().enumerate();
         let nodes = nodes
             .map(|(at, node)| lab_node(&mut underlay, at, node))
@@ -137,6 +145,14 @@ impl Lab {
             fabric.reconcile(host, cluster, config, Instant::now())
         })
         .unwrap()
+    }
+
+    /// What the agent of a node writes to its Node object after a turn.
+    pub fn publish(&mut self, at: usize, report: &Report) {
+        let name = &self.nodes[at].node.name;
+        let node = self.cluster.nodes.get_mut(name).unwrap();
+        node.vtep_mac = report.published.v4.map(|mac| mac.0);
+        node.vtep_mac_v6 = report.published.v6.map(|mac| mac.0);
     }
 
     pub fn pod_ip(&self, at: usize, v6: bool) -> IpAddr {
@@ -188,7 +204,11 @@ fn lab_node(underlay: &mut Station, at: usize, node: Node) -> LabNode {
     let mut station = Station::new();
     let port = format!("port{at}");
     underlay.cable(&port, &mut station, "eth0", 1500);
-    let bridge = underlay.index("fn-br0");
+    let segment = match node.addresses[0] {
+        IpAddr::V4(ip) => ip.octets()[2],
+        IpAddr::V6(_) => 1,
+    };
+    let bridge = underlay.index(if segment == 1 { "fn-br0" } else { "fn-br1" });
     let index = underlay.index(&port);
     let change = linux::LinkChange {
         master: Some(bridge),
@@ -197,8 +217,8 @@ fn lab_node(underlay: &mut Station, at: usize, node: Node) -> LabNode {
     underlay.netlink.change_link(index, &change).unwrap();
     for address in &node.addresses {
         let (length, gateway) = match address {
-            IpAddr::V4(_) => (24, [10, 0, 1, 1].into()),
-            IpAddr::V6(_) => (64, "fd00:10:0:1::ffff".parse().unwrap()),
+            IpAddr::V4(_) => (24, [10, 0, segment, 1].into()),
+            IpAddr::V6(_) => (64, format!("fd00:10:0:{segment}::ffff").parse().unwrap()),
         };
         station.address("eth0", &format!("{address}/{length}"));
         station.default_route("eth0", gateway);

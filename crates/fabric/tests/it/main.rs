@@ -4,5 +4,8 @@
 
 mod cluster;
 mod fake;
+mod heal;
 mod lab;
+mod live;
 mod modes;
+mod pure;

@@ -2,8 +2,9 @@
 
 use model::config::FabricMode;
 
-use crate::cluster::{config, node};
+use crate::cluster::{config, far_node, net, node};
 use crate::lab::{Lab, reached, root};
+use fabric::Via;
 
 fn carried(test: &str, mode: FabricMode, dual: bool) {
     if !root(test) {
@@ -79,4 +80,60 @@ fn masquerade() {
             assert_eq!(other, Some(seen), "other node, {mode:?}");
         }
     }
+}
+
+/// Two nodes on one segment, one behind a router: direct inside, tunnelled across.
+#[test]
+fn cross_subnet() {
+    if !root("cross-subnet") {
+        return;
+    }
+    let nodes = vec![node(1, true), node(2, true), far_node(3, true)];
+    let mut lab = Lab::new(nodes, config(FabricMode::CrossSubnet));
+    for report in lab.settle() {
+        assert_eq!(
+            (&report.errors[..], &report.problems[..]),
+            (&[][..], &[][..])
+        );
+    }
+    let plan = lab.nodes[0].fabric.plan().unwrap();
+    let via = |range: &str| plan.paths[&net(range)].via.clone();
+    for (near, far) in [
+        ("10.244.2.0/24", "10.244.3.0/24"),
+        ("fd00:10:244:2::/64", "fd00:10:244:3::/64"),
+    ] {
+        assert_eq!(
+            via(near),
+            Via::Direct {
+                until_published: false
+            }
+        );
+        assert!(matches!(via(far), Via::Vxlan { .. }));
+    }
+    lab.assert_flat(false);
+    lab.assert_flat(true);
+}
+
+/// The node that cannot be reached is named, and the others work.
+#[test]
+fn host_gw_across_subnets_is_that_nodes_problem() {
+    if !root("host-gw across subnets") {
+        return;
+    }
+    let nodes = vec![node(1, false), node(2, false), far_node(3, false)];
+    let mut lab = Lab::new(nodes, config(FabricMode::HostGw));
+    let reports = lab.settle();
+    assert_eq!(reports[0].errors, []);
+    let said: Vec<String> = reports[0]
+        .problems
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "node node3: status.addresses: 10.0.2.30 is on no subnet of node node1 (10.0.1.0/24), which fabric mode host-gw needs; use cross-subnet or vxlan"
+        ]
+    );
+    assert_eq!(lab.seen(0, 1, false), Some(lab.pod_ip(0, false)));
 }
