@@ -143,7 +143,7 @@ pub struct Up {
     /// Port of the API server on 127.0.0.1 [default: the first free from 6443].
     #[arg(long, value_name = "PORT")]
     pub api_port: Option<u16>,
-    /// Manifests to apply once the nodes are ready; - reads standard input.
+    /// Manifests to apply once the nodes are ready: a file, a folder, or - for standard input.
     #[arg(short, long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lab::cluster::spec::{Request, shown};
@@ -30,7 +30,7 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
     };
     // A manifest that cannot be read is found before a cluster is made.
     let mut objects = Vec::new();
-    for file in &up.files {
+    for file in manifests(&up.files)? {
         objects.extend(api::manifest::parse(
             &file.display().to_string(),
             &read(file)?,
@@ -74,6 +74,27 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
         shown(&spec.fabric.mode),
     ));
     Ok(())
+}
+
+/// A folder stands for the manifests in it, as for kubectl.
+fn manifests(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in given {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = fs::read_dir(path)
+            .map_err(|error| Failure::Usage(format!("--file {}: {error}", path.display())))?;
+        let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        inside.retain(|file| {
+            let ending = file.extension().and_then(|ending| ending.to_str());
+            matches!(ending, Some("yaml" | "yml" | "json"))
+        });
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

@@ -4,3 +4,4 @@
 mod cluster;
 mod life;
 mod refusals;
+mod workloads;

@@ -107,7 +107,10 @@ fn attach(underlay: &mut Netlink, plan: &Namespace, cable: &Cable) -> Result<()>
         Some(bridge) => Some(named(underlay.expect_link(bridge))?.index),
         None => None,
     };
-    if named(underlay.link(&cable.near))?.is_none() {
+    let mut links = named(Netlink::open_in(&netns))?;
+    if named(links.link("eth0"))?.is_none() {
+        // The near end of a cable whose namespace is just ending may still be seen.
+        named(underlay.delete_link(&cable.near))?;
         let far = VethEnd {
             name: "eth0",
             netns: Some(&netns),
@@ -125,7 +128,6 @@ fn attach(underlay: &mut Netlink, plan: &Namespace, cable: &Cable) -> Result<()>
     for address in &cable.near_addresses {
         named(underlay.replace_address(&Address::new(near.index, *address).with_broadcast()))?;
     }
-    let mut links = named(Netlink::open_in(&netns))?;
     let eth0 = named(links.expect_link("eth0"))?;
     if !eth0.up {
         named(links.set_up(eth0.index))?;
@@ -141,6 +143,13 @@ fn attach(underlay: &mut Netlink, plan: &Namespace, cable: &Cable) -> Result<()>
         named(links.replace_route(&Route::new(everywhere, eth0.index).via(*gateway)))?;
     }
     Ok(())
+}
+
+/// Takes a node's cable and namespace away. The cable goes first: a namespace takes its links
+/// along only some time after its name.
+pub fn remove_node(plan: &Plan, node: &NodePlan) -> Result<()> {
+    named(in_underlay(plan)?.delete_link(&node.cable.near))?;
+    remove(&node.namespace.name)
 }
 
 /// Takes a namespace's name away; it ends with its last process.

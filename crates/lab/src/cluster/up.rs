@@ -210,17 +210,17 @@ impl Site<'_> {
         let (_, plan) = self.existing()?;
         let node = self.node_of(&plan, name)?;
         let _lock = self.lock()?;
-        self.power_off(&cgroup::mount()?, node)
+        self.power_off(&cgroup::mount()?, &plan, node)
     }
 
-    fn power_off(&self, mount: &Path, node: &NodePlan) -> Result<()> {
+    fn power_off(&self, mount: &Path, plan: &Plan, node: &NodePlan) -> Result<()> {
         let folder = mount.join(&node.cgroup);
         cgroup::kill(&folder)?;
         cgroup::remove(&folder)?;
         let files = self.paths.node(&node.name);
         down::unmount_below(&files.state)?;
         down::unmount_below(&files.run)?;
-        underlay::remove(&node.namespace.name)?;
+        underlay::remove_node(plan, node)?;
         down::remove_folder(&files.run)
     }
 
@@ -276,7 +276,7 @@ impl Site<'_> {
             .into());
         }
         let mount = cgroup::mount()?;
-        self.power_off(&mount, node)?;
+        self.power_off(&mount, &plan, node)?;
         let client = self.apiserver(&mount, &plan).await?;
         let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(client);
         match nodes.delete(name, &DeleteParams::default()).await {
