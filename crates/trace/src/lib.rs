@@ -4,8 +4,10 @@
 //! the verdict come out.
 
 pub mod ends;
+pub mod walk;
 
 pub use ends::{End, Error, Place};
+pub use walk::{Step, Trace, World, trace};
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -33,7 +33,7 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
     for file in manifests(&up.files)? {
         objects.extend(api::manifest::parse(
             &file.display().to_string(),
-            &read(file)?,
+            &read(&file)?,
         )?);
     }
     let kubeconfig = paths.kubeconfig();

@@ -1,7 +1,170 @@
-//! `trace`.
-use super::{Failure, Outcome};
+//! `trace`: each step a packet takes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ::trace::{World, ends};
+use fabric::{Plan as FabricPlan, Underlay, Uplink};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::Api;
+use kube::api::ListParams;
+use lab::cluster::plan::{NodePlan, Plan, plan};
+use lab::cluster::state;
+use lab::paths::ClusterPaths;
+use model::{Change, Cluster, Config};
+use pods::attachment::Attachment;
+use pods::wire::{self, Answer, Request};
+
+use super::{Failure, Outcome, runtime};
 use crate::cli::{Output, Trace};
-/// Each step a packet takes.
-pub fn trace(_paths: &lab::paths::ClusterPaths, _trace: &Trace, _output: Output) -> Outcome {
-    Err(Failure::Failed("trace is not wired yet".into()))
+use crate::output::{self, Tone, toned};
+
+/// The underlay's MTU: veth pairs and bridges as the kernel makes them.
+const UNDERLAY_MTU: u32 = 1500;
+/// How long an agent may take to say what it holds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Prints each step a packet takes; exit 1 where it does not arrive.
+pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
+    let usage = |error: ends::Error| Failure::Usage(error.to_string());
+    let (from, to) = (
+        ends::parse(&words.src).map_err(usage)?,
+        ends::parse(&words.dst).map_err(usage)?,
+    );
+    let spec = state::existing(paths)?;
+    let lab = plan(&spec, paths);
+    let (cluster, config) = runtime()?.block_on(known(paths))?;
+    let client: Vec<IpAddr> = lab
+        .client_cable
+        .addresses
+        .iter()
+        .map(|net| net.addr())
+        .collect();
+    let failed = |error: ends::Error| Failure::Failed(error.to_string());
+    let source = ends::find(&from.0, &cluster, &client).map_err(failed)?;
+    let target = ends::find(&to.0, &cluster, &client).map_err(failed)?;
+    let plans = plans(&lab, &cluster, &config);
+    let attachments = attachments(paths, &lab);
+    let world = World {
+        plans: &plans,
+        attachments: &attachments,
+    };
+    let trace = ::trace::trace(&world, &source, &target, to.1, words.ipv6).map_err(failed)?;
+    if output == Output::Json {
+        output::json(&trace)?;
+    } else {
+        print(&trace);
+    }
+    if trace.arrives {
+        Ok(())
+    } else {
+        Err(Failure::Said)
+    }
+}
+
+/// Nodes, pods and the configuration, as the API has them.
+pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
+    use api::convert::{CONFIG_NAME, CONFIG_NAMESPACE};
+    let client = api::client(Some(&paths.kubeconfig()), "flatnet").await?;
+    let away = |error: kube::Error| {
+        Failure::Failed(format!(
+            "the API server: {}; flatnet up starts what is missing",
+            api::error::cause(&error)
+        ))
+    };
+    let all = ListParams::default();
+    let nodes = Api::<Node>::all(client.clone());
+    let pods = Api::<Pod>::all(client.clone());
+    let maps = Api::<ConfigMap>::namespaced(client, CONFIG_NAMESPACE);
+    let (nodes, pods, map) =
+        futures::try_join!(nodes.list(&all), pods.list(&all), maps.get(CONFIG_NAME))
+            .map_err(away)?;
+    let config = api::convert::config(&map)?;
+    let mut cluster = Cluster::default();
+    for node in &nodes.items {
+        cluster.take(Change::Node(api::convert::node(node)?));
+    }
+    for pod in pods
+        .items
+        .iter()
+        .filter(|pod| !api::convert::is_finished(pod))
+    {
+        cluster.take(Change::Pod(api::convert::pod(pod)?));
+    }
+    Ok((cluster, config))
+}
+
+/// What the fabric plans on each node that the cluster knows.
+pub fn plans(lab: &Plan, cluster: &Cluster, config: &Config) -> BTreeMap<String, FabricPlan> {
+    let of = |node: &NodePlan| {
+        let plan = fabric::plan::plan(cluster, config, &node.name, &underlay(node))?;
+        Some((node.name.clone(), plan))
+    };
+    lab.nodes.iter().filter_map(of).collect()
+}
+
+/// How a node hangs on the underlay: by one cable.
+fn underlay(node: &NodePlan) -> Underlay {
+    let uplink = |v6: bool| {
+        let net = node
+            .cable
+            .addresses
+            .iter()
+            .find(|net| net.addr().is_ipv6() == v6)?;
+        Some(Uplink {
+            address: net.addr(),
+            link: "eth0".into(),
+            mtu: UNDERLAY_MTU,
+            subnets: vec![net.trunc()],
+        })
+    };
+    Underlay {
+        v4: uplink(false),
+        v6: uplink(true),
+    }
+}
+
+/// What the nodes' agents hold, by address; nothing of an agent that is away.
+fn attachments(paths: &ClusterPaths, lab: &Plan) -> BTreeMap<IpAddr, Attachment> {
+    let mut all = BTreeMap::new();
+    for node in &lab.nodes {
+        let socket = paths.node(&node.name).agent_socket();
+        let Ok(Answer::Ok(status)) = wire::ask(&socket, &Request::Status, PATIENCE) else {
+            continue;
+        };
+        let held = status.get("attachments").cloned().unwrap_or_default();
+        let held: Vec<Attachment> = serde_json::from_value(held).unwrap_or_default();
+        for attachment in held {
+            let ips: Vec<IpAddr> = attachment.ips().collect();
+            all.extend(ips.into_iter().map(|ip| (ip, attachment.clone())));
+        }
+    }
+    all
+}
+
+fn print(trace: &::trace::Trace) {
+    let port = trace
+        .port
+        .map(|port| format!(" port {port}"))
+        .unwrap_or_default();
+    output::print(&format!(
+        "{} ({}) to {} ({}){port}\n\n",
+        trace.from, trace.source, trace.to, trace.destination
+    ));
+    let rows = trace.steps.iter().enumerate().map(|(number, step)| {
+        vec![
+            (number + 1).to_string(),
+            step.at.clone(),
+            step.what.clone(),
+            step.why.clone(),
+        ]
+    });
+    output::table(&["", "WHERE", "WHAT HAPPENS", "WHY"], rows.collect());
+    let tone = if trace.arrives { Tone::Good } else { Tone::Bad };
+    output::print(&format!(
+        "\n{}; largest packet {} bytes\n",
+        toned(&trace.verdict, tone),
+        trace.mtu
+    ));
 }

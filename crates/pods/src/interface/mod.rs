@@ -9,5 +9,5 @@ mod plan;
 mod render;
 
 pub use apply::{ApplyError, Wires, remove_in_namespace};
-pub use plan::{BRIDGE, Interface, Settings, plan};
+pub use plan::{BRIDGE, Interface, Settings, gateway, plan};
 pub use render::result;

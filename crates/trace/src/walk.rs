@@ -1,0 +1,612 @@
+//! The way of a packet, step by step, from the fabric's plans and the pods' attachments.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use fabric::{Path, Plan, Uplink, Via};
+use ipnet::IpNet;
+use model::Pod;
+use model::config::PodMode;
+use pods::attachment::Attachment;
+use serde::Serialize;
+
+use crate::ends::{End, Error, wrong};
+
+/// What a trace is answered from.
+#[derive(Debug)]
+pub struct World<'a> {
+    /// The fabric's plan of each node.
+    pub plans: &'a BTreeMap<String, Plan>,
+    /// What the agents hold, by the pod's address; empty where they are away.
+    pub attachments: &'a BTreeMap<IpAddr, Attachment>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Where: a pod, a node, the underlay, the outside.
+    pub at: String,
+    /// What happens there.
+    pub what: String,
+    /// Why: the route, rule or setting.
+    pub why: String,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    /// Where it starts.
+    pub from: String,
+    /// Where it is to go.
+    pub to: String,
+    /// Its source address at the start.
+    pub source: IpAddr,
+    /// Its destination address.
+    pub destination: IpAddr,
+    /// Its destination port, where one was asked about.
+    pub port: Option<u16>,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// The largest packet that passes whole.
+    pub mtu: u32,
+    /// The source address the destination sees, where it is another.
+    pub masqueraded: Option<IpAddr>,
+    /// True where it arrives.
+    pub arrives: bool,
+    /// Why, in one sentence.
+    pub verdict: String,
+}
+
+/// Ends the walk: arrived, or stopped for a reason.
+type Stop = Result<(), String>;
+
+struct Walk<'a> {
+    world: &'a World<'a>,
+    source: IpAddr,
+    destination: IpAddr,
+    steps: Vec<Step>,
+    mtu: u32,
+    masqueraded: Option<IpAddr>,
+}
+
+/// Walks from `from` to `to`; over IPv6 where `v6` asks for it and both have it.
+pub fn trace(
+    world: &World<'_>,
+    from: &End,
+    to: &End,
+    port: Option<u16>,
+    v6: bool,
+) -> Result<Trace, Error> {
+    let (source, destination) = addresses(from, to, v6)?;
+    let mut walk = Walk {
+        world,
+        source,
+        destination,
+        steps: Vec::new(),
+        mtu: u32::MAX,
+        masqueraded: None,
+    };
+    let stop = walk.walk(from, to)?;
+    let verdict = match (&stop, walk.masqueraded) {
+        (Err(why), _) => why.clone(),
+        (Ok(()), Some(seen)) => format!("arrives; the source is seen as {seen}"),
+        (Ok(()), None) => format!("arrives; the source is seen as {source}, untranslated"),
+    };
+    Ok(Trace {
+        from: from.name(),
+        to: to.name(),
+        source,
+        destination,
+        port,
+        steps: walk.steps,
+        mtu: if walk.mtu == u32::MAX {
+            65_536
+        } else {
+            walk.mtu
+        },
+        masqueraded: walk.masqueraded,
+        arrives: stop.is_ok(),
+        verdict,
+    })
+}
+
+/// An address of each in the same family.
+fn addresses(from: &End, to: &End, v6: bool) -> Result<(IpAddr, IpAddr), Error> {
+    let of = |end: &End, v6: bool| {
+        end.addresses()
+            .iter()
+            .copied()
+            .find(|address| address.is_ipv6() == v6)
+    };
+    let pair = |v6: bool| Some((of(from, v6)?, of(to, v6)?));
+    // The client outside answers for everybody outside, in the family that is asked about.
+    let found = if v6 {
+        pair(true)
+    } else {
+        pair(false).or_else(|| pair(true))
+    };
+    found.map_or_else(
+        || {
+            wrong(
+                format!("{} to {}", from.name(), to.name()),
+                "they have no address of the same family; `flatnet up --dual-stack` gives both to every pod",
+            )
+        },
+        Ok,
+    )
+}
+
+impl<'a> Walk<'a> {
+    fn walk(&mut self, from: &End, to: &End) -> Result<Stop, Error> {
+        if from == to {
+            self.step(
+                from.name(),
+                "stays on its own loopback",
+                "both ends are the same",
+            );
+            return Ok(Ok(()));
+        }
+        match from {
+            End::Pod(pod) => {
+                let plan = self.plan(&pod.node)?;
+                self.leave_pod(pod, plan, to);
+                self.from_node(plan, Some(pod), to)
+            }
+            End::Node { node, .. } => {
+                let plan = self.plan(node)?;
+                self.from_node(plan, None, to)
+            }
+            End::Outside { .. } => self.from_outside(to),
+        }
+    }
+
+    fn step(&mut self, at: impl Into<String>, what: impl Into<String>, why: impl Into<String>) {
+        self.steps.push(Step {
+            at: at.into(),
+            what: what.into(),
+            why: why.into(),
+        });
+    }
+
+    fn plan(&self, node: &str) -> Result<&'a Plan, Error> {
+        self.world.plans.get(node).map_or_else(
+            || {
+                wrong(
+                    format!("node {node}"),
+                    "nothing is planned for it yet; see: flatnet status",
+                )
+            },
+            Ok,
+        )
+    }
+
+    fn narrow(&mut self, mtu: u32) {
+        self.mtu = self.mtu.min(mtu);
+    }
+
+    /// The link on the node's side of a pod.
+    fn link(&self, address: IpAddr) -> (String, PodMode) {
+        match self.world.attachments.get(&address) {
+            Some(attachment) => (attachment.host_link.clone(), attachment.mode),
+            None => ("the pod's link".into(), PodMode::default()),
+        }
+    }
+
+    fn leave_pod(&mut self, pod: &Pod, plan: &Plan, to: &End) {
+        self.narrow(plan.mtu);
+        let at = format!("pod {}/{}", pod.namespace, pod.name);
+        let range = plan.own.iter().find(|range| range.contains(&self.source));
+        let gateway = range.map_or_else(
+            || "its gateway".into(),
+            |range| pods::interface::gateway(range).addr().to_string(),
+        );
+        let on_subnet = self.destination.is_ipv4()
+            && range.is_some_and(|range| range.contains(&self.destination));
+        let (link, mode) = self.link(self.source);
+        let why = if on_subnet {
+            format!(
+                "{} dev eth0: the destination is on the pod's own subnet",
+                range.map(IpNet::to_string).unwrap_or_default()
+            )
+        } else {
+            format!("default via {gateway} dev eth0")
+        };
+        self.step(
+            &at,
+            format!("leaves by eth0, mtu {}, source {}", plan.mtu, self.source),
+            why,
+        );
+        let node = format!("node {}", plan.node);
+        match mode {
+            PodMode::Bridge => self.step(
+                node,
+                format!("enters by {link}, a port of cni0"),
+                "pod mode bridge",
+            ),
+            PodMode::Routed if on_subnet => self.step(
+                node,
+                format!("enters by {link}, which answers ARP for {}", to.name()),
+                "pod mode routed: proxy_arp on the pod's link",
+            ),
+            PodMode::Routed => self.step(
+                node,
+                format!("enters by {link}"),
+                "pod mode routed: the other end of the pod's eth0",
+            ),
+        }
+    }
+
+    /// From a node's routing table on; `pod` where a pod of the node sent it.
+    fn from_node(&mut self, plan: &'a Plan, pod: Option<&Pod>, to: &End) -> Result<Stop, Error> {
+        match to {
+            End::Pod(target) if target.node == plan.node => {
+                self.enter_pod(plan, target);
+                Ok(Ok(()))
+            }
+            End::Pod(target) => self.to_pod(plan, target),
+            End::Node { node, .. } if *node == plan.node => {
+                let why = format!("local {} is the node's own address", self.destination);
+                self.step(
+                    format!("node {node}"),
+                    "is delivered on the node itself",
+                    why,
+                );
+                Ok(Ok(()))
+            }
+            End::Node { node, .. } => self.to_node(plan, pod, node),
+            End::Outside { .. } => self.to_outside(plan, pod),
+        }
+    }
+
+    fn enter_pod(&mut self, plan: &Plan, pod: &Pod) {
+        self.narrow(plan.mtu);
+        let (link, mode) = self.link(self.destination);
+        let (what, why) = match mode {
+            PodMode::Bridge => (
+                format!("is bridged to {link}"),
+                format!("cni0: {} is a port's address", self.destination),
+            ),
+            PodMode::Routed => (
+                format!("is routed to {link}"),
+                format!("{} dev {link}", self.destination),
+            ),
+        };
+        self.step(format!("node {}", plan.node), what, why);
+        self.step(
+            format!("pod {}/{}", pod.namespace, pod.name),
+            "arrives by eth0",
+            format!("it has {}", self.destination),
+        );
+    }
+
+    fn to_pod(&mut self, plan: &'a Plan, target: &Pod) -> Result<Stop, Error> {
+        let found = plan
+            .paths
+            .iter()
+            .find(|(range, _)| range.contains(&self.destination));
+        let Some((range, path)) = found else {
+            let problem = plan
+                .problems
+                .iter()
+                .find(|problem| problem.node == target.node || problem.node == plan.node);
+            let why = match problem {
+                Some(problem) => problem.to_string(),
+                None => format!(
+                    "node {} has no route to {}; see: flatnet show routes {}",
+                    plan.node, self.destination, plan.node
+                ),
+            };
+            self.step(
+                format!("node {}", plan.node),
+                "has no way to the destination",
+                why.clone(),
+            );
+            return Ok(Err(format!("does not arrive: {why}")));
+        };
+        match &path.via {
+            Via::Direct { until_published } => self.direct(plan, range, path, *until_published),
+            Via::Vxlan { mac } => self.tunnel(plan, range, path, &mac.to_string()),
+        }
+        let there = self.plan(&target.node)?;
+        if matches!(path.via, Via::Vxlan { .. }) {
+            let link = there
+                .tunnels
+                .iter()
+                .find(|tunnel| tunnel.local == path.address)
+                .map_or("fn-vxlan", |tunnel| tunnel.link);
+            self.step(
+                format!("node {}", target.node),
+                format!("is unpacked by {link}"),
+                format!("UDP to {}", path.address),
+            );
+        }
+        self.enter_pod(there, target);
+        Ok(Ok(()))
+    }
+
+    fn direct(&mut self, plan: &Plan, range: &IpNet, path: &Path, until_published: bool) {
+        let uplink = plan.underlay.of(range);
+        let link = uplink.map_or("eth0", |uplink| uplink.link.as_str());
+        let mode = if until_published {
+            format!(
+                "fabric {}: node {} has not published its VXLAN end yet, so direct",
+                mode(plan),
+                path.node
+            )
+        } else {
+            format!(
+                "fabric {}: node {} is on this node's subnet",
+                mode(plan),
+                path.node
+            )
+        };
+        self.step(
+            format!("node {}", plan.node),
+            format!("is routed to {} by {link}, as it is", path.address),
+            format!("{range} via {} dev {link}; {mode}", path.address),
+        );
+    }
+
+    fn tunnel(&mut self, plan: &Plan, range: &IpNet, path: &Path, mac: &str) {
+        let at = format!("node {}", plan.node);
+        let tunnel = plan
+            .tunnels
+            .iter()
+            .find(|tunnel| tunnel.local.is_ipv6() == range.addr().is_ipv6());
+        let Some(tunnel) = tunnel else {
+            return;
+        };
+        self.narrow(tunnel.mtu);
+        let link = tunnel.link;
+        let next = range.network();
+        self.step(
+            &at,
+            format!("is routed into {link}, mtu {}", tunnel.mtu),
+            format!(
+                "{range} via {next} dev {link} onlink; fabric {}",
+                mode(plan)
+            ),
+        );
+        self.step(
+            &at,
+            format!(
+                "is packed: UDP {} to {}, port {}, VNI {}",
+                tunnel.local, path.address, tunnel.port, tunnel.vni
+            ),
+            format!(
+                "neighbour {next} lladdr {mac}; fdb {mac} dst {}",
+                path.address
+            ),
+        );
+        self.across(plan, plan.underlay.of(range), path.address);
+    }
+
+    /// Between two nodes' addresses.
+    fn across(&mut self, plan: &Plan, uplink: Option<&Uplink>, to: IpAddr) {
+        let (link, near) = match uplink {
+            Some(uplink) => (
+                uplink.link.as_str(),
+                uplink.subnets.iter().any(|net| net.contains(&to)),
+            ),
+            None => ("eth0", false),
+        };
+        let what = if near {
+            format!("crosses the subnet to {to}")
+        } else {
+            format!("crosses a router to {to}")
+        };
+        let why = if near {
+            format!("{to} is on a subnet of {link}")
+        } else {
+            format!("default route of node {} by {link}", plan.node)
+        };
+        self.step("underlay", what, why);
+    }
+
+    fn to_node(&mut self, plan: &'a Plan, pod: Option<&Pod>, node: &str) -> Result<Stop, Error> {
+        self.plan(node)?;
+        let own = IpNet::from(self.destination);
+        let uplink = plan.underlay.of(&own);
+        self.narrow(uplink.map_or(1500, |uplink| uplink.mtu));
+        if pod.is_some() && !plan.masquerade.nodes.contains(&self.destination) {
+            self.masquerade(
+                plan,
+                format!(
+                    "node {node} is behind a tunnel: the underlay between carries no pod addresses"
+                ),
+            );
+        }
+        self.across(plan, uplink, self.destination);
+        self.step(
+            format!("node {node}"),
+            "is delivered on the node itself",
+            format!("local {}", self.destination),
+        );
+        Ok(Ok(()))
+    }
+
+    fn to_outside(&mut self, plan: &'a Plan, pod: Option<&Pod>) -> Result<Stop, Error> {
+        let own = IpNet::from(self.destination);
+        let Some(uplink) = plan.underlay.of(&own) else {
+            let why = format!(
+                "node {} has no address of that family on its underlay",
+                plan.node
+            );
+            return Ok(Err(format!("does not leave: {why}")));
+        };
+        self.narrow(uplink.mtu);
+        if pod.is_some() {
+            self.masquerade(
+                plan,
+                "the destination is in none of the cluster's pod ranges".into(),
+            );
+        }
+        self.step(
+            format!("node {}", plan.node),
+            format!("leaves by {}", uplink.link),
+            format!(
+                "default dev {}: {} is outside the cluster",
+                uplink.link, self.destination
+            ),
+        );
+        self.step(
+            "outside",
+            "arrives",
+            format!("answers go to {}", self.masqueraded.unwrap_or(self.source)),
+        );
+        Ok(Ok(()))
+    }
+
+    fn masquerade(&mut self, plan: &Plan, why: String) {
+        let own = IpNet::from(self.destination);
+        if let Some(uplink) = plan.underlay.of(&own) {
+            self.masqueraded = Some(uplink.address);
+            let what = format!("gets the source address {}", uplink.address);
+            self.step(
+                format!("node {}", plan.node),
+                what,
+                format!("nft table flatnet, masquerade: {why}"),
+            );
+        }
+    }
+
+    fn from_outside(&mut self, to: &End) -> Result<Stop, Error> {
+        match to {
+            End::Pod(pod) => {
+                self.step(
+                    "outside",
+                    "has no route to pod addresses",
+                    "the underlay's router knows nodes only",
+                );
+                let (namespace, name) = (&pod.namespace, &pod.name);
+                Ok(Err(format!(
+                    "does not arrive: pod addresses are the cluster's own; try kubectl -n {namespace} port-forward pod/{name}"
+                )))
+            }
+            End::Node { node, .. } => {
+                self.narrow(1500);
+                self.step(
+                    "outside",
+                    format!("goes by the router to {}", self.destination),
+                    "default route",
+                );
+                self.step(
+                    format!("node {node}"),
+                    "is delivered on the node itself",
+                    format!("local {}", self.destination),
+                );
+                Ok(Ok(()))
+            }
+            End::Outside { .. } => {
+                Ok(Err("never enters the cluster: both ends are outside".into()))
+            }
+        }
+    }
+}
+
+fn mode(plan: &Plan) -> &'static str {
+    match plan.mode {
+        model::config::FabricMode::Vxlan => "vxlan",
+        model::config::FabricMode::HostGw => "host-gw",
+        model::config::FabricMode::CrossSubnet => "cross-subnet",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabric::{Underlay, plan::plan};
+    use model::Config;
+    use model::config::FabricMode;
+
+    use super::*;
+    use crate::ends;
+    use crate::tests::cluster;
+
+    fn traced(mode: FabricMode, from: &str, to: &str) -> Trace {
+        let cluster = cluster();
+        let mut config = Config::default();
+        config.fabric.mode = mode;
+        let mut plans = BTreeMap::new();
+        for node in cluster.nodes.values() {
+            let underlay = Underlay {
+                v4: Some(Uplink {
+                    address: node.addresses[0],
+                    link: "eth0".into(),
+                    mtu: 1500,
+                    subnets: vec!["10.0.1.0/24".parse().unwrap()],
+                }),
+                v6: None,
+            };
+            plans.insert(
+                node.name.clone(),
+                plan(&cluster, &config, &node.name, &underlay).unwrap(),
+            );
+        }
+        let world = World {
+            plans: &plans,
+            attachments: &BTreeMap::new(),
+        };
+        let client = ["203.0.113.10".parse().unwrap()];
+        let end =
+            |text: &str| ends::find(&ends::parse(text).unwrap().0, &cluster, &client).unwrap();
+        trace(&world, &end(from), &end(to), None, false).unwrap()
+    }
+
+    fn at(trace: &Trace) -> Vec<&str> {
+        trace.steps.iter().map(|step| step.at.as_str()).collect()
+    }
+
+    #[test]
+    fn a_packet_to_another_node_goes_through_the_tunnel() {
+        let trace = traced(FabricMode::Vxlan, "pod/web-0", "pod/data/db-0");
+        assert!(trace.arrives && trace.masqueraded.is_none());
+        assert_eq!(trace.mtu, 1450);
+        assert_eq!(
+            at(&trace),
+            [
+                "pod default/web-0",
+                "node node1",
+                "node node1",
+                "node node1",
+                "underlay",
+                "node node2",
+                "node node2",
+                "pod data/db-0",
+            ]
+        );
+        assert_eq!(
+            trace.steps[3].why,
+            "neighbour 10.244.2.0 lladdr 02:00:00:00:00:02; fdb 02:00:00:00:00:02 dst 10.0.1.20"
+        );
+    }
+
+    #[test]
+    fn host_gw_goes_as_it_is() {
+        let trace = traced(FabricMode::HostGw, "pod/web-0", "pod/data/db-0");
+        assert_eq!(trace.mtu, 1500);
+        assert!(
+            trace.steps[2]
+                .why
+                .starts_with("10.244.2.0/24 via 10.0.1.20 dev eth0"),
+            "{:?}",
+            trace.steps[2]
+        );
+    }
+
+    #[test]
+    fn only_what_leaves_is_masqueraded() {
+        let out = traced(FabricMode::Vxlan, "pod/web-0", "client");
+        assert_eq!(out.masqueraded, Some("10.0.1.10".parse().unwrap()));
+        let same = traced(FabricMode::Vxlan, "pod/web-0", "pod/web-1");
+        assert_eq!(same.masqueraded, None);
+        assert!(same.arrives);
+    }
+
+    #[test]
+    fn nobody_outside_reaches_a_pod_address() {
+        let trace = traced(FabricMode::Vxlan, "client", "pod/web-0");
+        assert!(!trace.arrives);
+        assert!(trace.verdict.contains("port-forward"), "{}", trace.verdict);
+    }
+}
