@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use fabric::Plan as FabricPlan;
 use fabric::render::{Objects, ROUTE_PROTOCOL, render};
 use ipnet::IpNet;
 use lab::cluster::plan::{NodePlan, plan};
@@ -51,11 +52,7 @@ pub fn show(paths: &ClusterPaths, what: &Show, output: Output) -> Outcome {
     let plans = trace::plans(&lab, &cluster, &config);
     let mut rows = Vec::new();
     for node in wanted {
-        let planned = plans
-            .get(&node.name)
-            .map(|plan| planned(&render(plan)))
-            .unwrap_or_default();
-        rows.extend(compare(&node.name, &planned, &kernel(node)?));
+        rows.extend(beside(node, plans.get(&node.name))?);
     }
     let good = rows.iter().all(|row| row.ok);
     if output == Output::Json {
@@ -64,6 +61,33 @@ pub fn show(paths: &ClusterPaths, what: &Show, output: Output) -> Outcome {
         print(&rows);
     }
     if good { Ok(()) } else { Err(Failure::Said) }
+}
+
+/// Plan and kernel of one node, side by side.
+fn beside(node: &NodePlan, plan: Option<&FabricPlan>) -> Result<Vec<Row>, Failure> {
+    let planned = plan.map(|plan| planned(&render(plan))).unwrap_or_default();
+    Ok(compare(&node.name, &planned, &kernel(node)?))
+}
+
+/// What deviates on a node, in one sentence; nothing where all is as planned.
+pub fn deviation(node: &NodePlan, plan: Option<&FabricPlan>) -> Option<String> {
+    let rows = beside(node, plan).ok()?;
+    let bad = rows.iter().filter(|row| !row.ok).count();
+    let first = rows.iter().find(|row| !row.ok)?;
+    let state = match (&first.planned, &first.kernel) {
+        (Some(_), None) => "is missing",
+        (None, Some(_)) => "is not planned",
+        _ => "is different",
+    };
+    let more = if bad > 1 {
+        format!(" and {} more", bad - 1)
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{}: {} {} {state}{more}: flatnet show routes {}",
+        node.name, first.kind, first.key, node.name
+    ))
 }
 
 fn way(gateway: Option<IpAddr>, link: &str, onlink: bool) -> String {

@@ -4,12 +4,12 @@ mod paths;
 mod pods;
 mod probe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use lab::cluster::plan::{Plan, plan};
+use lab::cluster::plan::{NodePlan, Plan, plan};
 use lab::cluster::spec::ClusterSpec;
 use lab::cluster::{state, underlay};
 use lab::paths::ClusterPaths;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use self::paths::{End, Kind, Path, Place};
 use self::pods::Pods;
 use self::probe::{Station, Tried};
-use super::{Failure, Outcome, runtime};
+use super::{Failure, Outcome, runtime, show, trace};
 use crate::cli::{Check, Output};
 use crate::output::{self, Tone, short, toned};
 
@@ -117,11 +117,21 @@ async fn try_all(
     }));
     let mut tried: Vec<(Tried, Path)> = tries.buffer_unordered(AT_ONCE).collect().await;
     tried.sort_by_key(|(_, path)| (path.v6, path.kind as u8, path.from, path.to));
-    let cut = cut_nodes(plan);
+    let failed = |(tried, path): &(Tried, Path)| {
+        !tried.is_fine()
+            || tried
+                .seen
+                .is_some_and(|seen| paths::wrong_source(path, &ends, seen).is_some())
+    };
+    let faults = if tried.iter().any(failed) {
+        faults(paths, plan).await
+    } else {
+        BTreeMap::new()
+    };
     rows.extend(
         tried
             .into_iter()
-            .map(|(tried, path)| row(&path, tried, &ends, &cut)),
+            .map(|(tried, path)| row(&path, tried, &ends, &faults)),
     );
     Ok(rows)
 }
@@ -198,13 +208,23 @@ fn pod_netns(paths: &ClusterPaths, node: &str, uid: &str) -> Result<NetNs, Strin
     NetNs::of_process(pid).map_err(|error| error.to_string())
 }
 
-fn cut_nodes(plan: &Plan) -> BTreeMap<usize, String> {
-    let cut = plan
-        .nodes
-        .iter()
-        .enumerate()
-        .filter(|(_, node)| !underlay::cable_is_up(plan, node));
-    cut.map(|(number, node)| (number, node.name.clone()))
+/// What is wrong with nodes that would explain a failure, with the next step.
+async fn faults(paths: &ClusterPaths, plan: &Plan) -> BTreeMap<usize, String> {
+    let plans = match trace::known(paths).await {
+        Ok((cluster, config)) => trace::plans(plan, &cluster, &config),
+        Err(_) => BTreeMap::new(),
+    };
+    let fault = |node: &NodePlan| {
+        if !underlay::cable_is_up(plan, node) {
+            return Some(format!(
+                "{} is cut off: flatnet node join {}",
+                node.name, node.name
+            ));
+        }
+        show::deviation(node, plans.get(&node.name))
+    };
+    let each = plan.nodes.iter().enumerate();
+    each.filter_map(|(number, node)| Some((number, fault(node)?)))
         .collect()
 }
 
@@ -227,7 +247,7 @@ fn unreachable(end: &End, why: String) -> Row {
     }
 }
 
-fn row(path: &Path, tried: Tried, ends: &[End], cut: &BTreeMap<usize, String>) -> Row {
+fn row(path: &Path, tried: Tried, ends: &[End], faults: &BTreeMap<usize, String>) -> Row {
     let mut causes = Vec::new();
     let ms = |took: &Duration| took.as_secs_f64() * 1000.0;
     for (what, result) in [
@@ -247,17 +267,11 @@ fn row(path: &Path, tried: Tried, ends: &[End], cut: &BTreeMap<usize, String>) -
             Place::Pod(node) | Place::Node(node) => Some(node),
             Place::Outside => None,
         };
-        let both = [on(&ends[path.from]), on(&ends[path.to])];
-        let mut nodes: Vec<&String> = both
-            .into_iter()
-            .flatten()
-            .filter_map(|node| cut.get(&node))
-            .collect();
-        nodes.dedup();
+        let both = BTreeSet::from([on(&ends[path.from]), on(&ends[path.to])]);
         causes.extend(
-            nodes
-                .iter()
-                .map(|node| format!("{node} is cut off: flatnet node join {node}")),
+            both.into_iter()
+                .flatten()
+                .filter_map(|node| faults.get(&node).cloned()),
         );
     }
     Row {

@@ -38,6 +38,13 @@ pub struct Tried {
     pub seen: Option<IpAddr>,
 }
 
+impl Tried {
+    /// True where everything passed.
+    pub fn is_fine(&self) -> bool {
+        self.tcp.is_ok() && self.udp.is_ok() && self.mtu.is_ok()
+    }
+}
+
 fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     run_in(netns, work).map_err(io::Error::other)?
 }
