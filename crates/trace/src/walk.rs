@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use fabric::{Path, Plan, Uplink, Via};
+use fabric::Plan;
+use fabric::explain::{Step as Hop, explain};
 use ipnet::IpNet;
 use model::Pod;
 use model::config::PodMode;
@@ -151,13 +152,13 @@ impl<'a> Walk<'a> {
             End::Pod(pod) => {
                 let plan = self.plan(&pod.node)?;
                 self.leave_pod(pod, plan, to);
-                self.from_node(plan, Some(pod), to)
+                self.cross(plan, to)
             }
             End::Node { node, .. } => {
                 let plan = self.plan(node)?;
-                self.from_node(plan, None, to)
+                self.cross(plan, to)
             }
-            End::Outside { .. } => self.from_outside(to),
+            End::Outside { .. } => self.enter(to),
         }
     }
 
@@ -237,26 +238,79 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// From a node's routing table on; `pod` where a pod of the node sent it.
-    fn from_node(&mut self, plan: &'a Plan, pod: Option<&Pod>, to: &End) -> Result<Stop, Error> {
-        match to {
-            End::Pod(target) if target.node == plan.node => {
-                self.enter_pod(plan, target);
-                Ok(Ok(()))
+    /// Out of a node, by what the fabric says of it, and in at the other end.
+    fn cross(&mut self, plan: &'a Plan, to: &End) -> Result<Stop, Error> {
+        let at = format!("node {}", plan.node);
+        let mut packed = false;
+        for step in explain(plan, self.source, self.destination) {
+            let why = step.to_string();
+            match step {
+                Hop::OwnPod { .. } => break,
+                Hop::OwnNode { .. } => {
+                    self.step(at, "is delivered on the node itself", why);
+                    return Ok(Ok(()));
+                }
+                Hop::NoWay { reason } => {
+                    self.step(at, "has no way to the destination", &reason);
+                    return Ok(Err(format!(
+                        "does not arrive: {reason}; see: flatnet show routes {}",
+                        plan.node
+                    )));
+                }
+                Hop::Route { link, .. } => self.step(&at, format!("is routed into {link}"), why),
+                Hop::Neighbour { ip, mac, .. } => {
+                    self.step(&at, format!("finds {ip} at {mac}"), why)
+                }
+                Hop::Forward { remote, .. } => {
+                    self.step(&at, format!("finds the tunnel's other end, {remote}"), why)
+                }
+                Hop::Encapsulate { mtu, .. } => {
+                    packed = true;
+                    self.narrow(mtu);
+                    self.step(&at, "is packed into VXLAN", why);
+                }
+                Hop::Masquerade { address } => {
+                    self.masqueraded = Some(address);
+                    let what = format!("gets the source address {address}");
+                    self.step(&at, what, format!("nft table flatnet: {}", leaving(to)));
+                }
+                Hop::KeepSource { reason } => self.step(&at, "keeps its source address", reason),
+                Hop::Send { link, .. } => {
+                    self.narrow(uplink_mtu(plan, self.destination));
+                    self.step(&at, format!("leaves by {link}"), why);
+                }
             }
-            End::Pod(target) => self.to_pod(plan, target),
-            End::Node { node, .. } if *node == plan.node => {
-                let why = format!("local {} is the node's own address", self.destination);
+        }
+        self.arrive(packed, to)
+    }
+
+    fn arrive(&mut self, packed: bool, to: &End) -> Result<Stop, Error> {
+        match to {
+            End::Pod(pod) => {
+                let there = self.plan(&pod.node)?;
+                if packed {
+                    let why = format!(
+                        "UDP port {} is the tunnel's",
+                        there.tunnels.first().map_or(0, |tunnel| tunnel.port)
+                    );
+                    self.step(format!("node {}", pod.node), "is unpacked from VXLAN", why);
+                }
+                self.enter_pod(there, pod);
+            }
+            End::Node { node, .. } => {
+                let why = format!("{} is the node's own", self.destination);
                 self.step(
                     format!("node {node}"),
                     "is delivered on the node itself",
                     why,
                 );
-                Ok(Ok(()))
             }
-            End::Node { node, .. } => self.to_node(plan, pod, node),
-            End::Outside { .. } => self.to_outside(plan, pod),
+            End::Outside { called, .. } => {
+                let why = format!("answers go to {}", self.masqueraded.unwrap_or(self.source));
+                self.step(called, "arrives", why);
+            }
         }
+        Ok(Ok(()))
     }
 
     fn enter_pod(&mut self, plan: &Plan, pod: &Pod) {
@@ -280,198 +334,7 @@ impl<'a> Walk<'a> {
         );
     }
 
-    fn to_pod(&mut self, plan: &'a Plan, target: &Pod) -> Result<Stop, Error> {
-        let found = plan
-            .paths
-            .iter()
-            .find(|(range, _)| range.contains(&self.destination));
-        let Some((range, path)) = found else {
-            let problem = plan
-                .problems
-                .iter()
-                .find(|problem| problem.node == target.node || problem.node == plan.node);
-            let why = match problem {
-                Some(problem) => problem.to_string(),
-                None => format!(
-                    "node {} has no route to {}; see: flatnet show routes {}",
-                    plan.node, self.destination, plan.node
-                ),
-            };
-            self.step(
-                format!("node {}", plan.node),
-                "has no way to the destination",
-                why.clone(),
-            );
-            return Ok(Err(format!("does not arrive: {why}")));
-        };
-        match &path.via {
-            Via::Direct { until_published } => self.direct(plan, range, path, *until_published),
-            Via::Vxlan { mac } => self.tunnel(plan, range, path, &mac.to_string()),
-        }
-        let there = self.plan(&target.node)?;
-        if matches!(path.via, Via::Vxlan { .. }) {
-            let link = there
-                .tunnels
-                .iter()
-                .find(|tunnel| tunnel.local == path.address)
-                .map_or("fn-vxlan", |tunnel| tunnel.link);
-            self.step(
-                format!("node {}", target.node),
-                format!("is unpacked by {link}"),
-                format!("UDP to {}", path.address),
-            );
-        }
-        self.enter_pod(there, target);
-        Ok(Ok(()))
-    }
-
-    fn direct(&mut self, plan: &Plan, range: &IpNet, path: &Path, until_published: bool) {
-        let uplink = plan.underlay.of(range);
-        let link = uplink.map_or("eth0", |uplink| uplink.link.as_str());
-        let mode = if until_published {
-            format!(
-                "fabric {}: node {} has not published its VXLAN end yet, so direct",
-                mode(plan),
-                path.node
-            )
-        } else {
-            format!(
-                "fabric {}: node {} is on this node's subnet",
-                mode(plan),
-                path.node
-            )
-        };
-        self.step(
-            format!("node {}", plan.node),
-            format!("is routed to {} by {link}, as it is", path.address),
-            format!("{range} via {} dev {link}; {mode}", path.address),
-        );
-    }
-
-    fn tunnel(&mut self, plan: &Plan, range: &IpNet, path: &Path, mac: &str) {
-        let at = format!("node {}", plan.node);
-        let tunnel = plan
-            .tunnels
-            .iter()
-            .find(|tunnel| tunnel.local.is_ipv6() == range.addr().is_ipv6());
-        let Some(tunnel) = tunnel else {
-            return;
-        };
-        self.narrow(tunnel.mtu);
-        let link = tunnel.link;
-        let next = range.network();
-        self.step(
-            &at,
-            format!("is routed into {link}, mtu {}", tunnel.mtu),
-            format!(
-                "{range} via {next} dev {link} onlink; fabric {}",
-                mode(plan)
-            ),
-        );
-        self.step(
-            &at,
-            format!(
-                "is packed: UDP {} to {}, port {}, VNI {}",
-                tunnel.local, path.address, tunnel.port, tunnel.vni
-            ),
-            format!(
-                "neighbour {next} lladdr {mac}; fdb {mac} dst {}",
-                path.address
-            ),
-        );
-        self.across(plan, plan.underlay.of(range), path.address);
-    }
-
-    /// Between two nodes' addresses.
-    fn across(&mut self, plan: &Plan, uplink: Option<&Uplink>, to: IpAddr) {
-        let (link, near) = match uplink {
-            Some(uplink) => (
-                uplink.link.as_str(),
-                uplink.subnets.iter().any(|net| net.contains(&to)),
-            ),
-            None => ("eth0", false),
-        };
-        let what = if near {
-            format!("crosses the subnet to {to}")
-        } else {
-            format!("crosses a router to {to}")
-        };
-        let why = if near {
-            format!("{to} is on a subnet of {link}")
-        } else {
-            format!("default route of node {} by {link}", plan.node)
-        };
-        self.step("underlay", what, why);
-    }
-
-    fn to_node(&mut self, plan: &'a Plan, pod: Option<&Pod>, node: &str) -> Result<Stop, Error> {
-        self.plan(node)?;
-        let own = IpNet::from(self.destination);
-        let uplink = plan.underlay.of(&own);
-        self.narrow(uplink.map_or(1500, |uplink| uplink.mtu));
-        if pod.is_some() && !plan.masquerade.nodes.contains(&self.destination) {
-            self.masquerade(
-                plan,
-                format!(
-                    "node {node} is behind a tunnel: the underlay between carries no pod addresses"
-                ),
-            );
-        }
-        self.across(plan, uplink, self.destination);
-        self.step(
-            format!("node {node}"),
-            "is delivered on the node itself",
-            format!("local {}", self.destination),
-        );
-        Ok(Ok(()))
-    }
-
-    fn to_outside(&mut self, plan: &'a Plan, pod: Option<&Pod>) -> Result<Stop, Error> {
-        let own = IpNet::from(self.destination);
-        let Some(uplink) = plan.underlay.of(&own) else {
-            let why = format!(
-                "node {} has no address of that family on its underlay",
-                plan.node
-            );
-            return Ok(Err(format!("does not leave: {why}")));
-        };
-        self.narrow(uplink.mtu);
-        if pod.is_some() {
-            self.masquerade(
-                plan,
-                "the destination is in none of the cluster's pod ranges".into(),
-            );
-        }
-        self.step(
-            format!("node {}", plan.node),
-            format!("leaves by {}", uplink.link),
-            format!(
-                "default dev {}: {} is outside the cluster",
-                uplink.link, self.destination
-            ),
-        );
-        self.step(
-            "outside",
-            "arrives",
-            format!("answers go to {}", self.masqueraded.unwrap_or(self.source)),
-        );
-        Ok(Ok(()))
-    }
-
-    fn masquerade(&mut self, plan: &Plan, why: String) {
-        let own = IpNet::from(self.destination);
-        if let Some(uplink) = plan.underlay.of(&own) {
-            self.masqueraded = Some(uplink.address);
-            let what = format!("gets the source address {}", uplink.address);
-            self.step(
-                format!("node {}", plan.node),
-                what,
-                format!("nft table flatnet, masquerade: {why}"),
-            );
-        }
-    }
-
-    fn from_outside(&mut self, to: &End) -> Result<Stop, Error> {
+    fn enter(&mut self, to: &End) -> Result<Stop, Error> {
         match to {
             End::Pod(pod) => {
                 self.step(
@@ -505,17 +368,23 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn mode(plan: &Plan) -> &'static str {
-    match plan.mode {
-        model::config::FabricMode::Vxlan => "vxlan",
-        model::config::FabricMode::HostGw => "host-gw",
-        model::config::FabricMode::CrossSubnet => "cross-subnet",
+fn uplink_mtu(plan: &Plan, to: IpAddr) -> u32 {
+    plan.underlay
+        .of(&IpNet::from(to))
+        .map_or(1500, |uplink| uplink.mtu)
+}
+
+/// Why a pod's packet is masqueraded on its way to this end.
+fn leaving(to: &End) -> &'static str {
+    match to {
+        End::Node { .. } => "the underlay to that node carries no pod addresses",
+        _ => "the destination is in none of the cluster's pod ranges",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fabric::{Underlay, plan::plan};
+    use fabric::{Underlay, Uplink, plan::plan};
     use model::Config;
     use model::config::FabricMode;
 
@@ -569,15 +438,17 @@ mod tests {
                 "node node1",
                 "node node1",
                 "node node1",
-                "underlay",
+                "node node1",
+                "node node1",
+                "node node1",
                 "node node2",
                 "node node2",
                 "pod data/db-0",
             ]
         );
         assert_eq!(
-            trace.steps[3].why,
-            "neighbour 10.244.2.0 lladdr 02:00:00:00:00:02; fdb 02:00:00:00:00:02 dst 10.0.1.20"
+            trace.steps[2].why,
+            "route 10.244.2.0/24 via 10.244.2.0 dev fn-vxlan onlink (node node2)"
         );
     }
 
@@ -588,7 +459,7 @@ mod tests {
         assert!(
             trace.steps[2]
                 .why
-                .starts_with("10.244.2.0/24 via 10.0.1.20 dev eth0"),
+                .starts_with("route 10.244.2.0/24 via 10.0.1.20 dev eth0"),
             "{:?}",
             trace.steps[2]
         );
