@@ -1,5 +1,6 @@
 //! Real pods through real shims: what a kubelet, and behind it a user, notices.
 
+mod images;
 mod isolation;
 mod life;
 mod streams;
