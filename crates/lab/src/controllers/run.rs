@@ -6,7 +6,7 @@ use api::Error;
 use kube::config::Kubeconfig;
 
 use super::driver::{Controller, Driver};
-use super::{deployment, namespace, replicaset};
+use super::{deployment, endpoints, namespace, node, replicaset};
 use crate::scheduler::Scheduler;
 
 /// How the controllers run.
@@ -37,6 +37,10 @@ fn controllers(root_ca: Option<String>) -> Vec<Box<dyn Controller>> {
         Box::new(Scheduler::default()),
         Box::new(deployment::Deployments),
         Box::new(replicaset::ReplicaSets::default()),
+        Box::new(endpoints::Slices),
+        Box::new(endpoints::LegacyEndpoints),
+        Box::new(endpoints::Mirror),
+        Box::new(node::Nodes::default()),
         Box::new(namespace::Namespaces { root_ca }),
     ]
 }
