@@ -116,6 +116,11 @@ impl Cluster {
         let node: Node = serde_json::from_value(node).unwrap();
         let nodes: Api<Node> = Api::all(self.client.clone());
         nodes.create(&PostParams::default(), &node).await.unwrap();
+        self.revive(name).await
+    }
+
+    /// A kubelet for a node that is registered.
+    pub async fn revive(&mut self, name: &str) -> Arc<AtomicBool> {
         let alive = Arc::new(AtomicBool::new(true));
         let address = format!("10.0.1.{}", 10 * (self.tasks.len() + 1));
         self.spawn(kubelet(
@@ -129,7 +134,7 @@ impl Cluster {
 
     fn api<K>(&self, namespace: &str) -> Api<K>
     where
-        K: Kind,
+        K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), namespace)
     }
@@ -137,7 +142,7 @@ impl Cluster {
     /// Creates an object.
     pub async fn create<K>(&self, namespace: &str, object: Value) -> K
     where
-        K: Kind,
+        K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
         let object: K = serde_json::from_value(object).unwrap();
         let api = self.api::<K>(namespace);
@@ -147,7 +152,7 @@ impl Cluster {
     /// Merges into an object.
     pub async fn patch<K>(&self, namespace: &str, name: &str, patch: Value)
     where
-        K: Kind,
+        K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
         let params = PatchParams::default();
         let api = self.api::<K>(namespace);
@@ -159,7 +164,7 @@ impl Cluster {
     /// Deletes an object.
     pub async fn delete<K>(&self, namespace: &str, name: &str)
     where
-        K: Kind,
+        K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
         let api = self.api::<K>(namespace);
         api.delete(name, &DeleteParams::default()).await.unwrap();
@@ -170,8 +175,12 @@ impl Cluster {
     where
         K: Kind,
     {
-        let api = self.api::<K>(namespace);
-        api.list(&ListParams::default()).await.unwrap().items
+        let all = Api::<K>::all(self.client.clone());
+        let all = all.list(&ListParams::default()).await.unwrap().items;
+        let within = all.into_iter();
+        within
+            .filter(|object| object.namespace().unwrap_or_default() == namespace)
+            .collect()
     }
 
     /// Waits until the objects of a kind are as `good` says; what it returns.
@@ -185,7 +194,7 @@ impl Cluster {
         K: Kind,
     {
         let mut objects: BTreeMap<(String, String), K> = BTreeMap::new();
-        let watch = api::watch::raw(self.api::<K>(namespace), api::watch::settings());
+        let watch = api::watch::raw(Api::<K>::all(self.client.clone()), api::watch::settings());
         let mut watch = std::pin::pin!(watch);
         let mut synced = false;
         let wait = async {
@@ -204,7 +213,8 @@ impl Cluster {
                     Err(error) => panic!("watch for {what:?}: {error}"),
                 }
                 if synced {
-                    let all: Vec<K> = objects.values().cloned().collect();
+                    let within = objects.iter().filter(|((ns, _), _)| ns == namespace);
+                    let all: Vec<K> = within.map(|(_, object)| object.clone()).collect();
                     if let Some(answer) = good(&all) {
                         return answer;
                     }
@@ -245,7 +255,7 @@ fn slim<K: serde::Serialize>(object: &K) -> Value {
 
 /// What a kind has to be to be listed and watched here.
 pub trait Kind:
-    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    kube::Resource<DynamicType = ()>
     + serde::Serialize
     + DeserializeOwned
     + Clone
@@ -256,7 +266,7 @@ pub trait Kind:
 }
 
 impl<K> Kind for K where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    K: kube::Resource<DynamicType = ()>
         + serde::Serialize
         + DeserializeOwned
         + Clone

@@ -1,7 +1,8 @@
 //! The controllers against a real API.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -156,4 +157,133 @@ async fn a_deployment_rolls_out_and_back_with_revisions() {
         deployments[0].annotations()["deployment.kubernetes.io/revision"],
         "3"
     );
+}
+
+#[tokio::test]
+async fn a_service_has_slices_and_endpoints_of_its_ready_pods() {
+    let mut cluster = Cluster::start().await;
+    cluster
+        .node("node1", json!({"topology.kubernetes.io/zone": "a"}))
+        .await;
+    let service = json!({"metadata": {"name": "web", "labels": {"team": "x"}}, "spec": {"selector": {"app": "web"},
+        "trafficDistribution": "PreferClose",
+        "ports": [{"name": "http", "port": 80, "targetPort": "named"}]}});
+    cluster.create::<Service>("default", service).await;
+    let slices_of_web = |slices: &[EndpointSlice]| -> Vec<EndpointSlice> {
+        let of_web = |s: &&EndpointSlice| {
+            s.labels()
+                .get("kubernetes.io/service-name")
+                .map(String::as_str)
+                == Some("web")
+        };
+        slices.iter().filter(of_web).cloned().collect()
+    };
+    cluster
+        .until("an empty slice", "default", |slices: &[EndpointSlice]| {
+            let mine = slices_of_web(slices);
+            (mine.len() == 1 && mine[0].endpoints.iter().flatten().count() == 0).then_some(())
+        })
+        .await;
+    let mut web = deployment("web", 2, "nginx");
+    web["spec"]["template"]["spec"]["containers"][0]["ports"] =
+        json!([{"name": "named", "containerPort": 8080}]);
+    cluster.create::<Deployment>("default", web).await;
+    let slice = cluster
+        .until(
+            "two ready endpoints",
+            "default",
+            |slices: &[EndpointSlice]| {
+                let mine = slices_of_web(slices);
+                let endpoints = mine.iter().flat_map(|s| s.endpoints.iter().flatten());
+                let ready = endpoints
+                    .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true))
+                    .count();
+                (ready == 2 && mine.len() == 1).then(|| mine[0].clone())
+            },
+        )
+        .await;
+    assert_eq!(
+        slice.labels()["endpointslice.kubernetes.io/managed-by"],
+        "endpointslice-controller.k8s.io"
+    );
+    assert_eq!(slice.labels()["team"], "x");
+    let port = &slice.ports.as_ref().unwrap()[0];
+    assert_eq!(
+        (port.name.as_deref(), port.port),
+        (Some("http"), Some(8080))
+    );
+    let endpoint = &slice.endpoints.as_ref().unwrap()[0];
+    assert_eq!(endpoint.zone.as_deref(), Some("a"));
+    assert_eq!(endpoint.node_name.as_deref(), Some("node1"));
+    let hints = endpoint
+        .hints
+        .as_ref()
+        .and_then(|h| h.for_zones.as_ref())
+        .unwrap();
+    assert_eq!(hints[0].name, "a");
+    let subsets = cluster
+        .until("endpoints", "default", |endpoints: &[Endpoints]| {
+            let web = endpoints.iter().find(|e| e.name_any() == "web")?;
+            let subsets = web.subsets.clone()?;
+            (subsets.first()?.addresses.as_ref()?.len() == 2).then_some(subsets)
+        })
+        .await;
+    assert_eq!(subsets[0].ports.as_ref().unwrap()[0].port, 8080);
+    cluster
+        .patch::<Deployment>("default", "web", json!({"spec": {"replicas": 0}}))
+        .await;
+    cluster
+        .until("empty again", "default", |slices: &[EndpointSlice]| {
+            let mine = slices_of_web(slices);
+            (mine.len() == 1 && mine[0].endpoints.iter().flatten().count() == 0).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_node_that_falls_silent_is_noticed_and_comes_back() {
+    let mut cluster = Cluster::start().await;
+    let alive = cluster.node("node1", json!({})).await;
+    cluster
+        .create::<ReplicaSet>("default", replica_set("web", 1))
+        .await;
+    cluster
+        .until("ready", "default", |pods: &[Pod]| {
+            (ready(pods) == 1).then_some(())
+        })
+        .await;
+    let taints = |nodes: &[Node]| -> Option<usize> {
+        let spec = nodes.first()?.spec.clone().unwrap_or_default();
+        Some(spec.taints.unwrap_or_default().len())
+    };
+    cluster
+        .until("no taints", "", |nodes: &[Node]| {
+            (taints(nodes)? == 0).then_some(())
+        })
+        .await;
+    alive.store(false, std::sync::atomic::Ordering::Relaxed);
+    let reason = cluster
+        .until("Ready is Unknown", "", |nodes: &[Node]| {
+            let conditions = nodes.first()?.status.as_ref()?.conditions.as_ref()?;
+            let ready = conditions.iter().find(|c| c.type_ == "Ready")?;
+            (ready.status == "Unknown").then(|| ready.message.clone())?
+        })
+        .await;
+    assert_eq!(reason, "Kubelet stopped posting node status.");
+    cluster
+        .until("tainted", "", |nodes: &[Node]| {
+            (taints(nodes)? == 2).then_some(())
+        })
+        .await;
+    cluster
+        .until("not ready", "default", |pods: &[Pod]| {
+            (ready(pods) == 0).then_some(())
+        })
+        .await;
+    cluster.revive("node1").await;
+    cluster
+        .until("no taints again", "", |nodes: &[Node]| {
+            (taints(nodes)? == 0).then_some(())
+        })
+        .await;
 }
