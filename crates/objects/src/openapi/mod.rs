@@ -56,9 +56,10 @@ pub fn document(kinds: &[Arc<Kind>]) -> Object {
     COMMON.iter().for_each(|kind| add(kind));
     for kind in kinds {
         for name in &kind.subresources {
-            match kind.subresource(name).map(|s| s.kind) {
-                Some(kind @ ("Scale" | "Eviction" | "TokenRequest" | "Binding")) => add(kind),
-                _ => {}
+            if let Some(kind @ ("Scale" | "Eviction" | "TokenRequest" | "Binding")) =
+                kind.subresource(name).map(|s| s.kind)
+            {
+                add(kind);
             }
         }
     }

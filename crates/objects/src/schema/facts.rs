@@ -7,18 +7,18 @@ use super::{ListType, Strategy};
 /// The list type of a field, in constant form.
 #[derive(Clone, Copy)]
 enum List {
-    NotAList,
+    Plain,
     Atomic,
     Set,
     Map(&'static [&'static str]),
 }
-use List::{Atomic, Map, NotAList, Set};
+use List::{Atomic, Map, Plain, Set};
 
 /// type, field, list type, patch merge key, patch strategy
 #[rustfmt::skip]
 const FIELDS: &[(&str, &str, List, Option<&str>, &str)] = &[
     ("apps.v1.DaemonSetStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
-    ("apps.v1.DeploymentSpec", "strategy", NotAList, None, "retainKeys"),
+    ("apps.v1.DeploymentSpec", "strategy", Plain, None, "retainKeys"),
     ("apps.v1.DeploymentStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
     ("apps.v1.ReplicaSetStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
     ("apps.v1.StatefulSetStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
@@ -58,7 +58,7 @@ const FIELDS: &[(&str, &str, List, Option<&str>, &str)] = &[
     ("core.v1.ServiceStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
     ("discovery.v1.Endpoint", "addresses", Set, None, ""),
     ("networking.v1.ServiceCIDRStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
-    ("policy.v1.PodDisruptionBudgetSpec", "selector", NotAList, None, "replace"),
+    ("policy.v1.PodDisruptionBudgetSpec", "selector", Plain, None, "replace"),
     ("policy.v1.PodDisruptionBudgetStatus", "conditions", Map(&["type"]), Some("type"), "merge"),
     ("apiextensions.v1.CustomResourceDefinitionStatus", "conditions", Map(&["type"]), None, ""),
     ("apiextensions.v1.JSONSchemaProps", "x-kubernetes-validations", Map(&["rule"]), Some("rule"), "merge"),
@@ -113,7 +113,7 @@ pub(crate) struct Fact {
 pub(crate) fn field_fact(name: &str, field: &str) -> Option<Fact> {
     let row = FIELDS.iter().find(|r| r.0 == name && r.1 == field)?;
     let list = match row.2 {
-        NotAList => None,
+        Plain => None,
         Atomic => Some(ListType::Atomic),
         Set => Some(ListType::Set),
         Map(keys) => Some(ListType::Map(

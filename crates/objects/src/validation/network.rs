@@ -1,0 +1,532 @@
+//! NetworkPolicies, Ingresses, IngressClasses, EndpointSlices and Endpoints.
+
+use serde_json::Value;
+
+use super::common::{
+    cidr, endpoint_ip, immutable, ip, is_set, label_selector, list, name, port, port_or_name, text,
+    word,
+};
+use super::field::{Errors, Path};
+use super::names;
+
+const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
+
+pub(super) fn policy(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    let path = Path::root("spec");
+    label_selector(errors, &path.child("podSelector"), &spec["podSelector"]);
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        let rules = path.child(direction);
+        for (i, rule) in list(&spec[direction]).iter().enumerate() {
+            let at = rules.index(i);
+            let ports = at.child("ports");
+            for (j, item) in list(&rule["ports"]).iter().enumerate() {
+                policy_port(item, &ports.index(j), errors);
+            }
+            let peers_path = at.child(peers);
+            for (j, item) in list(&rule[peers]).iter().enumerate() {
+                peer(item, &peers_path.index(j), errors);
+            }
+        }
+    }
+    let types = list(&spec["policyTypes"]);
+    let at = path.child("policyTypes");
+    if types.len() > 2 {
+        let why = "may not specify more than two policyTypes";
+        errors.invalid(&at, &spec["policyTypes"], why);
+        return;
+    }
+    for (i, kind) in types.iter().enumerate() {
+        if !["Ingress", "Egress"].contains(&text(kind)) {
+            errors.not_supported(&at.index(i), kind, &["Ingress", "Egress"]);
+        }
+    }
+}
+
+fn policy_port(item: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let protocol = &item["protocol"];
+    if is_set(protocol) && !PROTOCOLS.contains(&text(protocol)) {
+        errors.not_supported(&path.child("protocol"), protocol, PROTOCOLS);
+    }
+    let (first, last) = (&item["port"], &item["endPort"]);
+    let at = path.child("endPort");
+    if !is_set(first) {
+        if is_set(last) {
+            let why = "may not be specified when `port` is not specified";
+            errors.invalid(&at, last, why);
+        }
+        return;
+    }
+    if is_set(last) {
+        match first.as_i64() {
+            None => {
+                let why = "may not be specified when `port` is non-numeric";
+                errors.invalid(&at, last, why);
+            }
+            Some(first) => {
+                if last.as_i64().is_some_and(|last| last < first) {
+                    let why = "must be greater than or equal to `port`";
+                    errors.invalid(&at, &first.into(), why);
+                }
+                port(errors, &at, last);
+            }
+        }
+    }
+    port_or_name(errors, &path.child("port"), first);
+}
+
+fn peer(peer: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut count = 0;
+    for field in ["podSelector", "namespaceSelector"] {
+        if is_set(&peer[field]) {
+            count += 1;
+            label_selector(errors, &path.child(field), &peer[field]);
+        }
+    }
+    if is_set(&peer["ipBlock"]) {
+        count += 1;
+        ip_block(&peer["ipBlock"], &path.child("ipBlock"), errors);
+    }
+    if count == 0 {
+        errors.required(path, "must specify a peer");
+    } else if count > 1 && is_set(&peer["ipBlock"]) {
+        errors.forbidden(path, "may not specify both ipBlock and another peer");
+    }
+}
+
+fn ip_block(block: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if text(&block["cidr"]).is_empty() {
+        errors.required(&path.child("cidr"), "");
+        return;
+    }
+    let Some(range) = cidr(errors, &path.child("cidr"), &block["cidr"]) else {
+        return;
+    };
+    let except = path.child("except");
+    for (i, item) in list(&block["except"]).iter().enumerate() {
+        let at = except.index(i);
+        if let Some(hole) = cidr(errors, &at, item)
+            && (!range.contains(&hole.addr()) || range.prefix_len() >= hole.prefix_len())
+        {
+            errors.invalid(&at, item, "must be a strict subset of `cidr`");
+        }
+    }
+}
+
+pub(super) fn ingress(object: &Value, new: bool, errors: &mut Errors) {
+    let spec = &object["spec"];
+    let path = Path::root("spec");
+    let rules = list(&spec["rules"]);
+    if rules.is_empty() && !is_set(&spec["defaultBackend"]) {
+        let why = "either `defaultBackend` or `rules` must be specified";
+        errors.invalid(&path, &spec["rules"], why);
+    }
+    if is_set(&spec["defaultBackend"]) {
+        backend(
+            &spec["defaultBackend"],
+            &path.child("defaultBackend"),
+            errors,
+        );
+    }
+    let at = path.child("rules");
+    for (i, rule) in rules.iter().enumerate() {
+        ingress_rule(rule, &at.index(i), errors);
+    }
+    let at = path.child("tls");
+    for (i, tls) in list(&spec["tls"]).iter().enumerate() {
+        let at = at.index(i);
+        let hosts = at.child("hosts");
+        for (j, item) in list(&tls["hosts"]).iter().enumerate() {
+            host(item, &hosts.index(j), errors);
+        }
+        if !text(&tls["secretName"]).is_empty() {
+            name(
+                errors,
+                &at.child("secretName"),
+                &tls["secretName"],
+                names::dns1123_subdomain,
+            );
+        }
+    }
+    let class = &spec["ingressClassName"];
+    if is_set(class) {
+        name(
+            errors,
+            &path.child("ingressClassName"),
+            class,
+            names::dns1123_subdomain,
+        );
+    }
+    let annotation = &object["metadata"]["annotations"]["kubernetes.io/ingress.class"];
+    if new && is_set(annotation) && is_set(class) && annotation != class {
+        let at = Path::root("annotations");
+        let why = "must match `ingressClassName` when both are specified";
+        errors.invalid(&at.child("kubernetes.io/ingress.class"), annotation, why);
+    }
+}
+
+fn host(host: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if text(host).contains('*') {
+        name(errors, path, host, names::wildcard_dns1123_subdomain);
+    } else {
+        name(errors, path, host, names::dns1123_subdomain);
+    }
+}
+
+fn ingress_rule(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if !text(&rule["host"]).is_empty() {
+        let at = path.child("host");
+        if text(&rule["host"]).parse::<std::net::IpAddr>().is_ok() {
+            errors.invalid(&at, &rule["host"], "must be a DNS name, not an IP address");
+        }
+        host(&rule["host"], &at, errors);
+    }
+    if !is_set(&rule["http"]) {
+        return;
+    }
+    let http = path.child("http");
+    let paths = http.child("paths");
+    if list(&rule["http"]["paths"]).is_empty() {
+        errors.required(&paths, "");
+    }
+    for (i, item) in list(&rule["http"]["paths"]).iter().enumerate() {
+        http_path(item, &paths.index(i), errors);
+    }
+}
+
+fn http_path(item: &Value, path: &Path<'_>, errors: &mut Errors) {
+    const KINDS: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
+    let at = path.child("path");
+    let place = text(&item["path"]);
+    if !is_set(&item["pathType"]) {
+        errors.required(&path.child("pathType"), "pathType must be specified");
+        return;
+    }
+    match text(&item["pathType"]) {
+        "Exact" | "Prefix" => {
+            if !place.starts_with('/') {
+                errors.invalid_text(&at, place, "must be an absolute path");
+            }
+            for part in ["//", "/./", "/../", "%2f", "%2F"] {
+                if place.contains(part) {
+                    errors.invalid_text(&at, place, &format!("must not contain '{part}'"));
+                }
+            }
+            for end in ["/..", "/."] {
+                if place.ends_with(end) {
+                    errors.invalid_text(&at, place, &format!("cannot end with '{end}'"));
+                }
+            }
+        }
+        "ImplementationSpecific" if !place.is_empty() && !place.starts_with('/') => {
+            errors.invalid_text(&at, place, "must be an absolute path");
+        }
+        "ImplementationSpecific" => {}
+        _ => errors.not_supported(&path.child("pathType"), &item["pathType"], KINDS),
+    }
+    backend(&item["backend"], &path.child("backend"), errors);
+}
+
+fn backend(backend: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (resource, service) = (&backend["resource"], &backend["service"]);
+    match (is_set(resource), is_set(service)) {
+        (true, true) => {
+            errors.invalid_text(path, "", "cannot set both resource and service backends");
+        }
+        (true, false) => {
+            let at = path.child("resource");
+            for field in ["kind", "name"] {
+                if text(&resource[field]).is_empty() {
+                    errors.required(&at.child(field), "");
+                }
+            }
+        }
+        (false, true) => {
+            let at = path.child("service");
+            if text(&service["name"]).is_empty() {
+                errors.required(&at.child("name"), "");
+            } else {
+                name(
+                    errors,
+                    &at.child("name"),
+                    &service["name"],
+                    names::dns1123_label,
+                );
+            }
+            let (word, number) = (&service["port"]["name"], &service["port"]["number"]);
+            let number = number.as_i64().unwrap_or_default();
+            let at = at.child("port");
+            match (text(word).is_empty(), number == 0) {
+                (false, false) => {
+                    errors.invalid_text(path, "", "cannot set both port name & port number");
+                }
+                (false, true) => name(errors, &at.child("name"), word, names::port_name),
+                (true, false) => port(errors, &at.child("number"), &number.into()),
+                (true, true) => errors.required(path, "port name or number is required"),
+            }
+        }
+        (false, false) => {
+            errors.invalid_text(path, "", "resource or service backend is required");
+        }
+    }
+}
+
+pub(super) fn ingress_class(object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let path = Path::root("spec");
+    let at = path.child("controller");
+    let controller = text(&object["spec"]["controller"]);
+    if let Some(old) = old {
+        immutable(
+            errors,
+            &at,
+            &object["spec"]["controller"],
+            &old["spec"]["controller"],
+        );
+    }
+    if controller.len() > 250 {
+        errors.too_long(&at, 250);
+    }
+    match controller.split_once('/') {
+        _ if controller.is_empty() => errors.required(&at, ""),
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            for sentence in names::dns1123_subdomain(host) {
+                errors.invalid_text(&at, host, &sentence);
+            }
+        }
+        _ => {
+            let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.invalid_text(&at, controller, why);
+        }
+    }
+    let parameters = &object["spec"]["parameters"];
+    if !is_set(parameters) {
+        return;
+    }
+    let at = path.child("parameters");
+    for field in ["kind", "name"] {
+        if text(&parameters[field]).is_empty() {
+            errors.required(&at.child(field), "");
+        }
+    }
+    word(
+        errors,
+        &at.child("scope"),
+        &parameters["scope"],
+        &["Cluster", "Namespace"],
+    );
+    let namespace = &parameters["namespace"];
+    match text(&parameters["scope"]) {
+        "Namespace" if !is_set(namespace) => {
+            let why = "`parameters.scope` is set to 'Namespace'";
+            errors.required(&at.child("namespace"), why);
+        }
+        "Cluster" if is_set(namespace) => {
+            let why = "`parameters.scope` is set to 'Cluster'";
+            errors.forbidden(&at.child("namespace"), why);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn endpoint_slice(object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let family = &object["addressType"];
+    let at = Path::root("addressType");
+    word(errors, &at, family, &["FQDN", "IPv4", "IPv6"]);
+    if let Some(old) = old {
+        immutable(errors, &at, family, &old["addressType"]);
+    }
+    let path = Path::root("ports");
+    let ports = list(&object["ports"]);
+    if ports.len() > 20_000 {
+        errors.too_many(&path, ports.len(), 20_000);
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, item) in ports.iter().enumerate().take(20_000) {
+        let at = path.index(i);
+        let this = text(&item["name"]);
+        if !this.is_empty() {
+            name(
+                errors,
+                &at.child("name"),
+                &item["name"],
+                names::dns1123_label,
+            );
+        }
+        if seen.contains(&this) {
+            errors.duplicate(&at.child("name"), &this.into());
+        }
+        seen.push(this);
+        word(
+            errors,
+            &at.child("protocol"),
+            &item["protocol"],
+            &["SCTP", "TCP", "UDP"],
+        );
+        if is_set(&item["appProtocol"]) {
+            name(
+                errors,
+                &at.child("appProtocol"),
+                &item["appProtocol"],
+                names::qualified_name,
+            );
+        }
+    }
+    let path = Path::root("endpoints");
+    let endpoints = list(&object["endpoints"]);
+    if endpoints.len() > 1000 {
+        errors.too_many(&path, endpoints.len(), 1000);
+        return;
+    }
+    for (i, item) in endpoints.iter().enumerate() {
+        endpoint(item, text(family), &path.index(i), errors);
+    }
+}
+
+fn endpoint(item: &Value, family: &str, path: &Path<'_>, errors: &mut Errors) {
+    let addresses = list(&item["addresses"]);
+    let at = path.child("addresses");
+    if addresses.is_empty() {
+        errors.required(&at, "must contain at least 1 address");
+    } else if addresses.len() > 100 {
+        errors.too_many(&at, addresses.len(), 100);
+    }
+    for (i, address) in addresses.iter().enumerate() {
+        let place = at.index(i);
+        if family == "FQDN" {
+            name(errors, &place, address, names::dns1123_subdomain);
+            continue;
+        }
+        let Some(parsed) = ip(errors, &place, address) else {
+            continue;
+        };
+        match family {
+            "IPv4" if !parsed.is_ipv4() => errors.invalid(&at, address, "must be an IPv4 address"),
+            "IPv6" if !parsed.is_ipv6() => errors.invalid(&at, address, "must be an IPv6 address"),
+            _ => {}
+        }
+        endpoint_ip(errors, &place, parsed);
+    }
+    if is_set(&item["nodeName"]) {
+        name(
+            errors,
+            &path.child("nodeName"),
+            &item["nodeName"],
+            names::dns1123_subdomain,
+        );
+    }
+    if is_set(&item["hostname"]) {
+        name(
+            errors,
+            &path.child("hostname"),
+            &item["hostname"],
+            names::dns1123_label,
+        );
+    }
+}
+
+pub(super) fn endpoints(object: &Value, errors: &mut Errors) {
+    let path = Path::root("subsets");
+    for (i, subset) in list(&object["subsets"]).iter().enumerate() {
+        let at = path.index(i);
+        let none = |field: &str| list(&subset[field]).is_empty();
+        if none("addresses") && none("notReadyAddresses") {
+            errors.required(&at, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for field in ["addresses", "notReadyAddresses"] {
+            let addresses = at.child(field);
+            for (j, address) in list(&subset[field]).iter().enumerate() {
+                let place = addresses.index(j);
+                let place = place.child("ip");
+                if let Some(parsed) = ip(errors, &place, &address["ip"]) {
+                    endpoint_ip(errors, &place, parsed);
+                }
+            }
+        }
+        let ports = at.child("ports");
+        let many = list(&subset["ports"]).len() > 1;
+        for (j, item) in list(&subset["ports"]).iter().enumerate() {
+            let place = ports.index(j);
+            if text(&item["name"]).is_empty() {
+                if many {
+                    errors.required(&place.child("name"), "");
+                }
+            } else {
+                name(
+                    errors,
+                    &place.child("name"),
+                    &item["name"],
+                    names::dns1123_label,
+                );
+            }
+            port(errors, &place.child("port"), &item["port"]);
+            word(
+                errors,
+                &place.child("protocol"),
+                &item["protocol"],
+                &["SCTP", "TCP", "UDP"],
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::validation::tests::created;
+
+    fn wrong(group: &str, kind: &str, spec: Value) -> Vec<String> {
+        let object = json!({"metadata": {"name": "a", "namespace": "default"}, "spec": spec});
+        created(group, kind, object)
+    }
+
+    #[test]
+    fn policies() {
+        let policy = |spec| wrong("networking.k8s.io", "NetworkPolicy", spec);
+        assert!(policy(json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": "http"}]}]})).is_empty());
+        assert_eq!(
+            policy(
+                json!({"ingress": [{"from": [{}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}, "podSelector": {}}]}], "egress": [{"ports": [{"port": 90, "endPort": 80}]}], "policyTypes": ["In"]})
+            ),
+            [
+                "spec.ingress[0].from[0]: Required value: must specify a peer",
+                "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+                "spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer",
+                "spec.egress[0].ports[0].endPort: Invalid value: 90: must be greater than or equal to `port`",
+                "spec.policyTypes[0]: Unsupported value: \"In\": supported values: \"Ingress\", \"Egress\""
+            ]
+        );
+    }
+
+    #[test]
+    fn ingresses() {
+        let ingress = |spec| wrong("networking.k8s.io", "Ingress", spec);
+        assert_eq!(
+            ingress(json!({})),
+            ["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]
+        );
+        assert_eq!(
+            ingress(
+                json!({"rules": [{"host": "1.2.3.4", "http": {"paths": [{"path": "x", "pathType": "Prefix", "backend": {"service": {"name": "a"}}}, {"backend": {}}]}}]})
+            ),
+            [
+                "spec.rules[0].host: Invalid value: \"1.2.3.4\": must be a DNS name, not an IP address",
+                "spec.rules[0].http.paths[0].path: Invalid value: \"x\": must be an absolute path",
+                "spec.rules[0].http.paths[0].backend: Required value: port name or number is required",
+                "spec.rules[0].http.paths[1].pathType: Required value: pathType must be specified"
+            ]
+        );
+    }
+
+    #[test]
+    fn slices() {
+        let object = json!({"metadata": {"name": "a", "namespace": "default"}, "addressType": "IPv4", "endpoints": [{"addresses": ["fd00::1"]}, {}]});
+        assert_eq!(
+            created("discovery.k8s.io", "EndpointSlice", object),
+            [
+                "endpoints[0].addresses: Invalid value: \"fd00::1\": must be an IPv4 address",
+                "endpoints[1].addresses: Required value: must contain at least 1 address"
+            ]
+        );
+    }
+}

@@ -1,0 +1,410 @@
+//! Services.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::common::{
+    cidr, endpoint_ip, ip, is_set, labels, list, name, optional_word, port, port_or_name, text,
+    word,
+};
+use super::field::{Errors, Path};
+use super::names;
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const POLICIES: &[&str] = &["Cluster", "Local"];
+/// A day, the longest a client may stick.
+const AFFINITY_MAX: i64 = 86400;
+
+fn is_headless(spec: &Value) -> bool {
+    spec["clusterIP"] == "None" || spec["clusterIPs"][0] == "None"
+}
+
+pub(super) fn check(object: &Value, errors: &mut Errors) {
+    let spec = &object["spec"];
+    let path = Path::root("spec");
+    let kind = text(&spec["type"]);
+    let ports_path = path.child("ports");
+    let ports = list(&spec["ports"]);
+    if ports.is_empty() && !is_headless(spec) && kind != "ExternalName" {
+        errors.required(&ports_path, "");
+    }
+    by_type(spec, kind, &path, errors);
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, item) in ports.iter().enumerate() {
+        service_port(
+            item,
+            ports.len() > 1,
+            &mut seen,
+            &ports_path.index(i),
+            errors,
+        );
+    }
+    labels(errors, &path.child("selector"), &spec["selector"]);
+    affinity(spec, &path, errors);
+    if kind != "ExternalName" {
+        cluster_ips(spec, &path, errors);
+    }
+    let at = path.child("externalIPs");
+    for (i, address) in list(&spec["externalIPs"]).iter().enumerate() {
+        let at = at.index(i);
+        if let Some(address) = ip(errors, &at, address) {
+            endpoint_ip(errors, &at, address);
+        }
+    }
+    word(errors, &path.child("type"), &spec["type"], TYPES);
+    unique_ports(ports, kind, &ports_path, errors);
+    balancer(spec, kind, &path, errors);
+    traffic(spec, kind, &path, errors);
+}
+
+fn by_type(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    let ips = path.child("clusterIPs");
+    match kind {
+        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+            let why = format!("may not be set to 'None' for {kind} services");
+            errors.invalid_text(&ips.index(0), "None", &why);
+        }
+        "ExternalName" => {
+            let why = "may not be set for ExternalName services";
+            let given = list(&spec["clusterIPs"])
+                .iter()
+                .any(|ip| !text(ip).is_empty());
+            if given || !text(&spec["clusterIP"]).is_empty() {
+                errors.forbidden(&ips, why);
+            }
+            if !list(&spec["ipFamilies"]).is_empty() {
+                errors.forbidden(&path.child("ipFamilies"), why);
+            }
+            if is_set(&spec["ipFamilyPolicy"]) {
+                errors.forbidden(&path.child("ipFamilyPolicy"), why);
+            }
+            let host = text(&spec["externalName"]);
+            let at = path.child("externalName");
+            match host.strip_suffix('.').unwrap_or(host) {
+                "" => errors.required(&at, ""),
+                host => name(errors, &at, &host.into(), names::dns1123_subdomain),
+            }
+        }
+        _ => {}
+    }
+}
+
+fn service_port<'v>(
+    item: &'v Value,
+    named: bool,
+    seen: &mut Vec<&'v str>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
+    let this = text(&item["name"]);
+    let at = path.child("name");
+    if this.is_empty() {
+        if named {
+            errors.required(&at, "");
+        }
+    } else {
+        name(errors, &at, &item["name"], names::dns1123_label);
+        if seen.contains(&this) {
+            errors.duplicate(&at, &item["name"]);
+        }
+        seen.push(this);
+    }
+    port(errors, &path.child("port"), &item["port"]);
+    word(
+        errors,
+        &path.child("protocol"),
+        &item["protocol"],
+        &["SCTP", "TCP", "UDP"],
+    );
+    port_or_name(errors, &path.child("targetPort"), &item["targetPort"]);
+    if is_set(&item["appProtocol"]) {
+        name(
+            errors,
+            &path.child("appProtocol"),
+            &item["appProtocol"],
+            names::qualified_name,
+        );
+    }
+}
+
+fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let affinity = &spec["sessionAffinity"];
+    word(
+        errors,
+        &path.child("sessionAffinity"),
+        affinity,
+        &["ClientIP", "None"],
+    );
+    let config = path.child("sessionAffinityConfig");
+    if affinity == "ClientIP" {
+        let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+        let at = config.child("clientIP");
+        let at = at.child("timeoutSeconds");
+        match seconds.as_i64() {
+            None => errors.required(&at, "must be set when session affinity is ClientIP"),
+            Some(n) if n <= 0 || n > AFFINITY_MAX => {
+                let why = format!("must be greater than 0 and less than {AFFINITY_MAX}");
+                errors.invalid(&at, seconds, &why);
+            }
+            Some(_) => {}
+        }
+    } else if affinity == "None" && is_set(&spec["sessionAffinityConfig"]) {
+        errors.forbidden(&config, "must not be set when session affinity is None");
+    }
+}
+
+/// Addresses are given or left to the allocator; given ones must fit each other.
+fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let ips = list(&spec["clusterIPs"]);
+    let at = path.child("clusterIPs");
+    let first = text(&spec["clusterIP"]);
+    if !first.is_empty() && !ips.is_empty() && ips[0] != first {
+        errors.invalid(
+            &at,
+            &spec["clusterIPs"],
+            "first value must match `clusterIP`",
+        );
+    }
+    let families = path.child("ipFamilies");
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, family) in list(&spec["ipFamilies"]).iter().enumerate() {
+        if !["IPv4", "IPv6"].contains(&text(family)) {
+            errors.not_supported(&families.index(i), family, &["IPv4", "IPv6"]);
+        }
+        if seen.contains(&text(family)) {
+            errors.duplicate(&families.index(i), family);
+        }
+        seen.push(text(family));
+    }
+    let known = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+    optional_word(
+        errors,
+        &path.child("ipFamilyPolicy"),
+        &spec["ipFamilyPolicy"],
+        &known,
+    );
+    if ips.is_empty() && !["", "None"].contains(&first) {
+        ip(errors, &at.index(0), &spec["clusterIP"]);
+    }
+    let mut parsed: Vec<IpAddr> = Vec::new();
+    for (i, address) in ips.iter().enumerate() {
+        if i == 0 && address == "None" {
+            if ips.len() > 1 {
+                let why = "'None' must be the first and only value";
+                errors.invalid(&at, &spec["clusterIPs"], why);
+                return;
+            }
+            continue;
+        }
+        parsed.extend(ip(errors, &at.index(i), address));
+    }
+    if ips.len() > 2 {
+        errors.invalid(&at, &spec["clusterIPs"], "may only hold up to 2 values");
+    }
+    if let [a, b] = parsed.as_slice()
+        && a.is_ipv4() == b.is_ipv4()
+    {
+        let why = "may specify no more than one IP for each IP family";
+        errors.invalid(&at, &spec["clusterIPs"], why);
+    }
+    for (i, (address, family)) in parsed.iter().zip(list(&spec["ipFamilies"])).enumerate() {
+        let word = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        if family != word {
+            let why = format!(
+                "expected an {} value as indicated by `ipFamilies[{i}]`",
+                text(family)
+            );
+            errors.invalid_text(&at.index(i), &address.to_string(), &why);
+        }
+    }
+}
+
+fn unique_ports(ports: &[Value], kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    let (mut nodes, mut numbers) = (Vec::new(), Vec::new());
+    for (i, item) in ports.iter().enumerate() {
+        let at = path.index(i);
+        let protocol = text(&item["protocol"]);
+        let node = item["nodePort"].as_i64().unwrap_or_default();
+        if node != 0 {
+            if kind == "ClusterIP" {
+                let why = "may not be used when `type` is 'ClusterIP'";
+                errors.forbidden(&at.child("nodePort"), why);
+            }
+            if nodes.contains(&(protocol, node)) {
+                errors.duplicate(&at.child("nodePort"), &node.into());
+            }
+            nodes.push((protocol, node));
+        }
+        let number = item["port"].as_i64().unwrap_or_default();
+        if numbers.contains(&(protocol, number)) {
+            let shown = serde_json::json!({ "protocol": protocol, "port": number });
+            errors.duplicate(&at, &shown);
+        }
+        numbers.push((protocol, number));
+    }
+}
+
+fn balancer(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let at = path.child("LoadBalancerSourceRanges");
+    let ranges = list(&spec["loadBalancerSourceRanges"]);
+    if !ranges.is_empty() && kind != "LoadBalancer" {
+        errors.forbidden(&at, ONLY);
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        cidr(errors, &at.index(i), range);
+    }
+    if kind == "LoadBalancer" {
+        if is_set(&spec["loadBalancerClass"]) {
+            let at = path.child("loadBalancerClass");
+            name(
+                errors,
+                &at,
+                &spec["loadBalancerClass"],
+                names::qualified_name,
+            );
+        }
+        return;
+    }
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if is_set(&spec[field]) {
+            errors.forbidden(&path.child(field), ONLY);
+        }
+    }
+}
+
+fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    let external = &spec["externalTrafficPolicy"];
+    let at = path.child("externalTrafficPolicy");
+    let outside = ["LoadBalancer", "NodePort"].contains(&kind)
+        || (kind == "ClusterIP" && !list(&spec["externalIPs"]).is_empty());
+    if outside {
+        word(errors, &at, external, POLICIES);
+    } else if !text(external).is_empty() {
+        let why = "may only be set for externally-accessible services";
+        errors.invalid(&at, external, why);
+    }
+    let health = spec["healthCheckNodePort"].as_i64().unwrap_or_default();
+    if health != 0 {
+        let at = path.child("healthCheckNodePort");
+        if kind == "LoadBalancer" && external == "Local" {
+            port(errors, &at, &spec["healthCheckNodePort"]);
+        } else {
+            let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.invalid(&at, &health.into(), why);
+        }
+    }
+    let at = path.child("internalTrafficPolicy");
+    optional_word(errors, &at, &spec["internalTrafficPolicy"], POLICIES);
+    let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    let at = path.child("trafficDistribution");
+    optional_word(errors, &at, &spec["trafficDistribution"], &known);
+}
+
+/// What may not change: the addresses, once given, and the load balancer's class.
+pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
+    let (spec, before) = (&new["spec"], &old["spec"]);
+    let path = Path::root("spec");
+    let external = |spec: &Value| spec["type"] == "ExternalName";
+    if !external(spec) && !external(before) {
+        let (ips, old_ips) = (list(&spec["clusterIPs"]), list(&before["clusterIPs"]));
+        let at = path.child("clusterIPs");
+        if !(is_headless(spec) && is_headless(before)) {
+            let mut changed = |i: usize, why: &str| {
+                errors.invalid(&at.index(i), &spec["clusterIPs"], why);
+            };
+            if ips.is_empty() && !old_ips.is_empty() {
+                changed(0, "primary clusterIP can not be unset");
+            }
+            for (i, (new, old)) in ips.iter().zip(old_ips).enumerate() {
+                if new != old {
+                    changed(i, "may not change once set");
+                }
+            }
+        }
+        if ips.len() == 1 && old_ips.len() > 1 && spec["ipFamilyPolicy"] != "SingleStack" {
+            let why = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+            errors.invalid(&path.child("ipFamilyPolicy"), &spec["ipFamilyPolicy"], why);
+        }
+        families(spec, before, &path, errors);
+    }
+    let both = spec["type"] == "LoadBalancer" && before["type"] == "LoadBalancer";
+    if both && spec["loadBalancerClass"] != before["loadBalancerClass"] {
+        let at = path.child("loadBalancerClass");
+        errors.invalid(&at, &spec["loadBalancerClass"], "may not change once set");
+    }
+    check(new, errors);
+}
+
+fn families(spec: &Value, before: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (new, old) = (&spec["ipFamilies"][0], &before["ipFamilies"][0]);
+    if is_set(new) && is_set(old) && new != old && !is_headless(spec) {
+        let at = path.child("ipFamilies");
+        errors.invalid(&at.index(0), &spec["ipFamilies"], "may not change once set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::validation::tests::{created, updated};
+
+    fn service(spec: serde_json::Value) -> serde_json::Value {
+        json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
+    }
+
+    #[test]
+    fn new_services() {
+        let wrong = |spec| created("", "Service", service(spec));
+        assert!(wrong(json!({"ports": [{"port": 80}]})).is_empty());
+        assert!(wrong(json!({"clusterIP": "None"})).is_empty());
+        assert_eq!(wrong(json!({})), ["spec.ports: Required value"]);
+        assert_eq!(
+            wrong(json!({"ports": [{"port": 80}, {"port": 80, "name": "b"}]})),
+            [
+                "spec.ports[0].name: Required value",
+                "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}"
+            ]
+        );
+        assert_eq!(
+            wrong(json!({"ports": [{"port": 99999, "protocol": "FOO"}]})),
+            [
+                "spec.ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive",
+                "spec.ports[0].protocol: Unsupported value: \"FOO\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+                "spec.ports[0].targetPort: Invalid value: 99999: must be between 1 and 65535, inclusive"
+            ]
+        );
+        assert_eq!(
+            wrong(json!({"type": "Foo", "ports": [{"port": 80}]})),
+            [
+                "spec.type: Unsupported value: \"Foo\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\""
+            ]
+        );
+        assert_eq!(
+            wrong(json!({"type": "ExternalName"})),
+            ["spec.externalName: Required value"]
+        );
+        assert_eq!(
+            wrong(json!({"ports": [{"port": 80}], "externalIPs": ["127.0.0.1"]})),
+            [
+                "spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_address_stays() {
+        let old = service(
+            json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"]}),
+        );
+        let mut new = old.clone();
+        new["spec"]["clusterIP"] = "10.96.0.2".into();
+        new["spec"]["clusterIPs"] = json!(["10.96.0.2"]);
+        assert_eq!(
+            updated("", "Service", new, old),
+            ["spec.clusterIPs[0]: Invalid value: [\"10.96.0.2\"]: may not change once set"]
+        );
+    }
+}
