@@ -196,7 +196,7 @@ pub(super) fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: &Va
 
 /// The value without what Go would not tell apart from a missing field.
 fn plain(value: &Value) -> Option<Value> {
-    let plain_value = match value {
+    match value {
         Value::Object(map) => {
             let fields = map.iter().filter_map(|(k, v)| Some((k.clone(), plain(v)?)));
             let fields: Map<String, Value> = fields.collect();
@@ -210,8 +210,7 @@ fn plain(value: &Value) -> Option<Value> {
         Value::String(text) if text.is_empty() => None,
         Value::Number(number) if number.as_i64() == Some(0) => None,
         other => Some(other.clone()),
-    };
-    plain_value
+    }
 }
 
 /// Equal as Kubernetes compares: missing, empty and zero are the same.
