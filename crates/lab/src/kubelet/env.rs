@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::quantity;
 
-/// What stands in the environment of containers that set no PATH.
+/// Where CNI plugins find the machine's programs.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A Service as far as environment variables need it.
@@ -69,7 +69,8 @@ pub fn references(container: &Container) -> (BTreeSet<String>, BTreeSet<String>)
     (maps, secrets)
 }
 
-/// The container's complete environment, in a stable order. The error is Kubernetes'
+/// What the pod sets of the container's environment, in a stable order; PATH is the image's.
+/// The error is Kubernetes'
 /// message of a `CreateContainerConfigError`.
 pub fn environment(
     container: &Container,
@@ -83,7 +84,6 @@ pub fn environment(
             order.push(name);
         }
     };
-    set(&mut vars, "PATH".to_owned(), DEFAULT_PATH.to_owned());
     set(
         &mut vars,
         "HOSTNAME".to_owned(),
