@@ -96,6 +96,11 @@ pub struct Lab {
 impl Lab {
     /// Nodes as in [`crate::cluster::node`], not yet connected by any fabric.
     pub fn new(nodes: Vec<Node>, config: Config) -> Self {
+        Self::with_mtu(nodes, config, 1450)
+    }
+
+    /// The same with another MTU of pods.
+    pub fn with_mtu(nodes: Vec<Node>, config: Config, mtu: u32) -> Self {
         let mut underlay = Station::new();
         for (segment, bridge) in [(1, "fn-br0"), (2, "fn-br1")] {
             underlay
@@ -113,7 +118,7 @@ impl Lab {
         .unwrap();
         let nodes = nodes.into_iter().enumerate();
         let nodes = nodes
-            .map(|(at, node)| lab_node(&mut underlay, at, node))
+            .map(|(at, node)| lab_node(&mut underlay, at, node, mtu))
             .collect();
         let mut lab = Self {
             underlay,
@@ -200,7 +205,7 @@ pub fn pod_ip(node: &Node, v6: bool) -> Option<IpAddr> {
     range.hosts().nth(1)
 }
 
-fn lab_node(underlay: &mut Station, at: usize, node: Node) -> LabNode {
+fn lab_node(underlay: &mut Station, at: usize, node: Node, mtu: u32) -> LabNode {
     let mut station = Station::new();
     let port = format!("port{at}");
     underlay.cable(&port, &mut station, "eth0", 1500);
@@ -224,7 +229,7 @@ fn lab_node(underlay: &mut Station, at: usize, node: Node) -> LabNode {
         station.default_route("eth0", gateway);
     }
     let mut pod = Station::new();
-    station.cable("fn-0123456789a", &mut pod, "eth0", 1450);
+    station.cable("fn-0123456789a", &mut pod, "eth0", mtu);
     for range in &node.pod_cidrs {
         let gateway = range.hosts().next().unwrap();
         let ip = pod_ip(&node, range.addr().is_ipv6()).unwrap();

@@ -12,7 +12,7 @@ mod tc;
 use linux::{NetNs, Netlink};
 
 /// False, and said by name, where the caller is not root.
-pub fn root(test: &str) -> bool {
+pub(crate) fn root(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         println!("{test}: skipped: needs root");
@@ -21,7 +21,7 @@ pub fn root(test: &str) -> bool {
 }
 
 /// A namespace that ends with its handle, and a handle to its network.
-pub fn namespace() -> (NetNs, Netlink) {
+pub(crate) fn namespace() -> (NetNs, Netlink) {
     let netns = NetNs::anonymous().unwrap();
     let netlink = Netlink::open_in(&netns).unwrap();
     (netns, netlink)
