@@ -1,0 +1,143 @@
+//! Stock kubectl against the server.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::server::Server;
+
+/// kubectl with a kubeconfig and a cache of its own.
+struct Kubectl {
+    home: tempfile::TempDir,
+}
+
+impl Kubectl {
+    fn new(server: &Server) -> Option<Self> {
+        if !std::path::Path::new("/usr/bin/kubectl").exists() {
+            println!("skipped: needs /usr/bin/kubectl");
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("config"), server.kubeconfig("admin", Some("system:masters"))).unwrap();
+        Some(Self { home })
+    }
+
+    /// Runs it; output and errors together, and whether it succeeded.
+    fn try_with(&self, arguments: &[&str], input: &str) -> (bool, String) {
+        let mut child = Command::new("/usr/bin/kubectl")
+            .args(arguments)
+            .env("KUBECONFIG", self.home.path().join("config"))
+            .env("HOME", self.home.path())
+            .env("EDITOR", "sed -i s/before/after/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    }
+
+    fn run(&self, line: &str) -> String {
+        self.with(line, "")
+    }
+
+    fn with(&self, line: &str, input: &str) -> String {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let (good, text) = self.try_with(&arguments, input);
+        assert!(good, "kubectl {line}: {text}");
+        text
+    }
+
+    fn fails(&self, line: &str, input: &str) -> String {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let (good, text) = self.try_with(&arguments, input);
+        assert!(!good, "kubectl {line}: {text}");
+        text
+    }
+}
+
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}, annotations: {note: before}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: nginx
+        image: nginx:1.27
+        ports: [{containerPort: 80}]
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_everyday_commands_work() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    assert!(kubectl.run("get ns").contains("kube-system"));
+    assert!(kubectl.run("api-resources").contains("networkpolicies"));
+    assert_eq!(kubectl.with("apply -f -", WEB), "deployment.apps/web created\n");
+    assert_eq!(kubectl.with("apply -f -", WEB), "deployment.apps/web unchanged\n");
+    let changed = WEB.replace("replicas: 2", "replicas: 3");
+    assert!(kubectl.fails("diff -f -", &changed).contains("+  replicas: 3"));
+    assert_eq!(kubectl.with("apply -f -", &changed), "deployment.apps/web configured\n");
+    assert!(kubectl.run("get deploy web").contains("0/3"));
+    kubectl.run("scale deploy web --replicas=1");
+    assert_eq!(kubectl.run("get deploy web -o jsonpath={.spec.replicas}"), "1");
+    kubectl.run("label deploy web tier=front");
+    kubectl.run("annotate deploy web x=y");
+    assert!(kubectl.run("get deploy -l tier=front -o name").contains("deployment.apps/web"));
+    kubectl.run("edit deploy web");
+    assert_eq!(kubectl.run("get deploy web -o jsonpath={.metadata.annotations.note}"), "after");
+    kubectl.run("set image deploy/web nginx=nginx:1.28");
+    assert!(kubectl.run("describe deploy web").contains("nginx:1.28"));
+    kubectl.run("create configmap cm --from-literal=a=b");
+    kubectl.run("create secret generic s --from-literal=a=b");
+    kubectl.run("expose deploy web --port=80");
+    assert!(kubectl.run("get svc web").contains("ClusterIP"));
+    kubectl.run("patch cm cm -p {\"data\":{\"c\":\"d\"}}");
+    assert!(kubectl.run("get cm cm -o yaml").contains("c: d"));
+    assert_eq!(kubectl.run("delete deploy,svc web").lines().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_side_apply_names_its_conflicts() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    assert_eq!(kubectl.with("apply --server-side -f -", WEB), "deployment.apps/web serverside-applied\n");
+    let other = WEB.replace("replicas: 2", "replicas: 5");
+    let conflict = kubectl.fails("apply --server-side --field-manager=other -f -", &other);
+    assert!(conflict.contains("conflict with \"kubectl\"") && conflict.contains(".spec.replicas"), "{conflict}");
+    kubectl.with("apply --server-side --force-conflicts --field-manager=other -f -", &other);
+    assert_eq!(kubectl.run("get deploy web -o jsonpath={.spec.replicas}"), "5");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_with_a_wrong_field_is_refused() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    let wrong = WEB.replace("replicas: 2", "replica: 2");
+    assert!(kubectl.fails("apply -f -", &wrong).contains("unknown field \"spec.replica\""));
+    let wrong = WEB.replace("matchLabels: {app: web}", "matchLabels: {app: other}");
+    assert!(kubectl.fails("apply -f -", &wrong).contains("`selector` does not match template `labels`"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_and_wait_and_auth_answer() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    assert!(kubectl.run("explain deployment.spec.strategy").contains("RollingUpdate"));
+    assert!(kubectl.run("auth can-i list pods").contains("yes"));
+    assert!(kubectl.fails("auth can-i list pods --as=bob", "").contains("no"));
+    assert!(kubectl.run("auth whoami").contains("system:masters"));
+    assert_eq!(kubectl.run("create token default").trim().split('.').count(), 3);
+    kubectl.run("create namespace shop");
+    kubectl.run("wait --for=jsonpath={.status.phase}=Active ns/shop");
+    kubectl.run("delete namespace shop");
+    assert!(kubectl.fails("get namespace shop", "").contains("NotFound"));
+    assert!(kubectl.run("version").contains("v1.36.0+flatnet"));
+}

@@ -1,0 +1,14 @@
+//! The API server as its clients see it: kube-rs, kubectl and plain requests over TLS.
+
+mod access;
+mod crash;
+mod custom;
+mod kubectl;
+mod lists;
+mod owners;
+mod pods;
+mod selectors;
+mod server;
+mod services;
+mod verbs;
+mod watches;
