@@ -20,6 +20,19 @@ const BUCKETS: [f64; 12] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0,
 ];
 
+/// Verbs that are counted by name.
+const VERBS: [&str; 9] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+    "post",
+];
+
 /// Counters of requests.
 pub struct Metrics {
     requests: Family<Labels, Counter>,
@@ -60,35 +73,23 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts an answered request.
-    pub fn answered(&self, info: &Info, code: u16, time: Duration) {
+    /// Counts an answered request. `served` says whether its resource is one that is served:
+    /// paths that lead nowhere make no new series.
+    pub fn answered(&self, info: &Info, served: bool, code: u16, time: Duration) {
+        let known = |text: &String| if served { text.clone() } else { String::new() };
+        let verb = if VERBS.contains(&info.verb.as_str()) {
+            info.verb.to_ascii_uppercase()
+        } else {
+            "OTHER".into()
+        };
         let mut labels: Labels = vec![
-            ("verb", info.verb.to_ascii_uppercase()),
-            ("group", info.group.clone()),
-            ("version", info.version.clone()),
-            (
-                "resource",
-                if code == 404 {
-                    String::new()
-                } else {
-                    info.resource.clone()
-                },
-            ),
-            (
-                "subresource",
-                if code == 404 {
-                    String::new()
-                } else {
-                    info.subresource.clone()
-                },
-            ),
+            ("verb", verb),
+            ("group", known(&info.group)),
+            ("version", known(&info.version)),
+            ("resource", known(&info.resource)),
+            ("subresource", known(&info.subresource)),
             ("scope", scope(info).to_owned()),
         ];
-        if code == 404 {
-            // Paths that lead nowhere must not make new series.
-            labels[1].1.clear();
-            labels[2].1.clear();
-        }
         if info.verb != "watch" {
             self.durations
                 .get_or_create(&labels)

@@ -47,8 +47,13 @@ pub async fn handle(
         Ok(answer) => answer,
         Err(Failure(status)) => output::failed(&status),
     };
-    ctx.metrics
-        .answered(&info, answer.status().as_u16(), started.elapsed());
+    let served = ctx
+        .registry
+        .load()
+        .find(&info.group, &info.version, &info.resource)
+        .is_some_and(|k| info.subresource.is_empty() || k.subresource(&info.subresource).is_some());
+    let code = answer.status().as_u16();
+    ctx.metrics.answered(&info, served, code, started.elapsed());
     tracing::debug!(
         verb = info.verb,
         path = info.path,

@@ -154,12 +154,77 @@ pub enum WriteError {
 
 struct State {
     rev: u64,
+    /// The resourceVersion at which the server started: nothing older is known.
+    start: u64,
     map: BTreeMap<Arc<str>, Arc<Entry>>,
-    ring: VecDeque<Arc<Event>>,
+    /// Past events of everything, oldest first.
+    all: Past,
     ring_bytes: usize,
+    /// The same events by resource (`group/plural`), so that a quiet one is not forgotten
+    /// because of a busy one.
+    topics: HashMap<String, Past>,
+}
+
+/// Past events and who waits for the next.
+struct Past {
+    ring: VecDeque<Arc<Event>>,
     /// Every event after this resourceVersion is in the ring.
     floor: u64,
-    topics: HashMap<String, watch::Sender<u64>>,
+    sender: watch::Sender<u64>,
+}
+
+impl Past {
+    fn new(rev: u64) -> Self {
+        Self {
+            ring: VecDeque::new(),
+            floor: rev,
+            sender: watch::channel(rev).0,
+        }
+    }
+
+    fn after(&self, rev: u64) -> Result<impl DoubleEndedIterator<Item = &Arc<Event>>, Expired> {
+        if rev < self.floor {
+            return Err(Expired {
+                asked: rev,
+                oldest: self.floor,
+            });
+        }
+        let start = self.ring.partition_point(|e| e.rev <= rev);
+        Ok(self.ring.range(start..))
+    }
+}
+
+impl State {
+    /// The past of what is below `prefix`; None where nothing happened to it yet.
+    fn past(&self, prefix: &str) -> Option<&Past> {
+        if prefix.is_empty() {
+            Some(&self.all)
+        } else {
+            self.topics.get(topic(prefix))
+        }
+    }
+
+    /// The events after `rev` below `prefix`, newest last.
+    fn after<'a>(
+        &'a self,
+        prefix: &'a str,
+        rev: u64,
+    ) -> Result<impl DoubleEndedIterator<Item = &'a Arc<Event>>, Expired> {
+        let events = match self.past(prefix) {
+            Some(past) => Some(past.after(rev)?),
+            None if rev < self.start => {
+                return Err(Expired {
+                    asked: rev,
+                    oldest: self.start,
+                });
+            }
+            None => None,
+        };
+        Ok(events
+            .into_iter()
+            .flatten()
+            .filter(move |e| e.key.starts_with(prefix)))
+    }
 }
 
 struct Job {
@@ -198,10 +263,10 @@ impl Store {
         let (rev, map) = disk.load()?;
         let state = Arc::new(RwLock::new(State {
             rev,
+            start: rev,
             map,
-            ring: VecDeque::new(),
+            all: Past::new(rev),
             ring_bytes: 0,
-            floor: rev,
             topics: HashMap::new(),
         }));
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
@@ -251,21 +316,14 @@ impl Store {
     /// What was stored below `prefix` at `rev`, from the present and the events since.
     pub fn list_at(&self, prefix: &str, rev: u64) -> Result<Page, Expired> {
         let state = self.read();
-        if rev < state.floor {
-            return Err(Expired {
-                asked: rev,
-                oldest: state.floor,
-            });
-        }
+        let since = state.after(prefix, rev)?;
         let mut items: BTreeMap<Arc<str>, Arc<Entry>> =
             range(&state.map, prefix).into_iter().collect();
-        for event in state.ring.iter().rev().take_while(|e| e.rev > rev) {
-            if event.key.starts_with(prefix) {
-                match &event.prev {
-                    Some(prev) => items.insert(event.key.clone(), prev.clone()),
-                    None => items.remove(&event.key),
-                };
-            }
+        for event in since.rev() {
+            match &event.prev {
+                Some(prev) => items.insert(event.key.clone(), prev.clone()),
+                None => items.remove(&event.key),
+            };
         }
         Ok(Page {
             rev,
@@ -276,35 +334,29 @@ impl Store {
     /// The events after `after` below `prefix`, and the resourceVersion they reach.
     pub fn events(&self, prefix: &str, after: u64) -> Result<(u64, Vec<Arc<Event>>), Expired> {
         let state = self.read();
-        if after < state.floor {
-            return Err(Expired {
-                asked: after,
-                oldest: state.floor,
-            });
-        }
-        let start = state.ring.partition_point(|e| e.rev <= after);
-        let found = state
-            .ring
-            .range(start..)
-            .filter(|e| e.key.starts_with(prefix))
-            .cloned()
-            .collect();
+        let found = state.after(prefix, after)?.cloned().collect();
         Ok((state.rev, found))
     }
 
     /// A value that changes when something below the resource `topic` (`group/plural`) changes;
     /// the empty topic changes with everything.
     pub fn subscribe(&self, topic: &str) -> watch::Receiver<u64> {
-        if let Some(sender) = self.read().topics.get(topic) {
-            return sender.subscribe();
+        {
+            let state = self.read();
+            if topic.is_empty() {
+                return state.all.sender.subscribe();
+            }
+            if let Some(past) = state.topics.get(topic) {
+                return past.sender.subscribe();
+            }
         }
         let mut state = write_lock(&self.state);
-        let rev = state.rev;
-        state
+        let start = state.start;
+        let past = state
             .topics
             .entry(topic.to_owned())
-            .or_insert_with(|| watch::channel(rev).0)
-            .subscribe()
+            .or_insert_with(|| Past::new(start));
+        past.sender.subscribe()
     }
 
     /// Makes all `changes` durable together, or none. Returns what was stored, in order.

@@ -93,3 +93,36 @@ async fn the_past_is_listed_from_the_events_since() {
     let (rev, events) = store.events("/pods/", then).unwrap();
     assert_eq!((rev, events.len(), events[1].deleted), (4, 2, true));
 }
+
+#[tokio::test]
+async fn a_quiet_resource_is_not_forgotten_because_of_a_busy_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut quiet = pod("quiet");
+    store
+        .commit(vec![Change::put(
+            "/nodes//quiet",
+            Expect::Absent,
+            &mut quiet,
+        )])
+        .await
+        .unwrap();
+    let then = store.rev();
+    let mut big = pod("busy");
+    big["data"] = "x".repeat(1 << 20).into();
+    let mut expect = Expect::Absent;
+    for _ in 0..10 {
+        let done = store
+            .commit(vec![Change::put("/pods/a/busy", expect, &mut big)])
+            .await
+            .unwrap();
+        expect = Expect::Rev(done[0].rev);
+    }
+    assert!(
+        store.events("/pods/", then).is_err(),
+        "six megabytes of the past are kept"
+    );
+    let (rev, events) = store.events("/nodes/", then).unwrap();
+    assert_eq!((rev, events.len()), (store.rev(), 0));
+    assert!(store.events("/services/", then).is_ok());
+}

@@ -8,7 +8,7 @@ use objects::Object;
 
 use super::disk::{Disk, Row};
 use super::{
-    Change, Entry, Event, Expect, Job, RING_BYTES, RING_EVENTS, State, WriteError, topic,
+    Change, Entry, Event, Expect, Job, Past, RING_BYTES, RING_EVENTS, State, WriteError, topic,
     write_lock,
 };
 
@@ -172,6 +172,7 @@ fn publish(state: &RwLock<State>, rev: u64, events: Vec<Arc<Event>>) {
     }
     let mut state = write_lock(state);
     state.rev = rev;
+    let start = state.start;
     let mut touched: Vec<String> = Vec::new();
     for event in events {
         if event.deleted {
@@ -184,18 +185,34 @@ fn publish(state: &RwLock<State>, rev: u64, events: Vec<Arc<Event>>) {
             touched.push(name.to_owned());
         }
         state.ring_bytes += event.entry.data.len();
-        state.ring.push_back(event);
+        let past = state
+            .topics
+            .entry(name.to_owned())
+            .or_insert_with(|| Past::new(start));
+        past.ring.push_back(event.clone());
+        state.all.ring.push_back(event);
     }
-    while state.ring.len() > RING_EVENTS || state.ring_bytes > RING_BYTES {
-        let Some(old) = state.ring.pop_front() else {
+    forget(&mut state);
+    for name in &touched {
+        if let Some(past) = state.topics.get(name) {
+            past.sender.send_replace(rev);
+        }
+    }
+    state.all.sender.send_replace(rev);
+}
+
+/// Drops the oldest events where there are too many.
+fn forget(state: &mut State) {
+    while state.all.ring.len() > RING_EVENTS || state.ring_bytes > RING_BYTES {
+        let Some(old) = state.all.ring.pop_front() else {
             break;
         };
         state.ring_bytes -= old.entry.data.len();
-        state.floor = old.rev;
-    }
-    for name in touched.iter().map(String::as_str).chain([""]) {
-        if let Some(sender) = state.topics.get(name) {
-            sender.send_replace(rev);
+        state.all.floor = old.rev;
+        // Both rings are in the same order: the oldest of all is the oldest of its own.
+        if let Some(past) = state.topics.get_mut(topic(&old.key)) {
+            past.ring.pop_front();
+            past.floor = old.rev;
         }
     }
 }

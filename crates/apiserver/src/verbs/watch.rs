@@ -165,7 +165,11 @@ impl Watcher {
             };
             tokio::select! {
                 changed = self.changed.changed() => if changed.is_err() { return None },
-                _ = tick => self.bookmark(&mut out, false),
+                _ = tick => {
+                    // Other resources have moved on: the bookmark says so.
+                    self.drain(&mut out);
+                    self.bookmark(&mut out, false);
+                }
                 () = tokio::time::sleep_until(self.deadline) => {
                     if self.bookmarks.is_some() {
                         self.bookmark(&mut out, false);

@@ -50,8 +50,18 @@ async fn a_user_without_a_role_reads_the_sentence_of_kubernetes() {
         "deployments.apps is forbidden: User \"bob\" cannot list resource \"deployments\" in API group \"apps\" at the cluster scope"
     );
     let (code, answer) = get(&client, "/metrics").await;
-    assert_eq!((code, &answer["message"]), (403, &json!("forbidden: User \"bob\" cannot get path \"/metrics\"")));
-    assert_eq!(get(&client, "/apis").await.0, 200, "discovery is for everyone known");
+    assert_eq!(
+        (code, &answer["message"]),
+        (
+            403,
+            &json!("forbidden: User \"bob\" cannot get path \"/metrics\"")
+        )
+    );
+    assert_eq!(
+        get(&client, "/apis").await.0,
+        200,
+        "discovery is for everyone known"
+    );
 }
 
 #[tokio::test]
@@ -59,18 +69,32 @@ async fn a_binding_gives_a_role_in_its_namespace_only() {
     let server = Server::start().await;
     let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}],
         "roleRef": {"kind": "ClusterRole", "name": "view", "apiGroup": "rbac.authorization.k8s.io"}});
-    let (code, made) = server.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await;
+    let (code, made) = server
+        .post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding)
+        .await;
     assert_eq!(code, 201, "{made}");
     let client = server.client_of("bob", None).await;
     assert_eq!(get(&client, "/api/v1/namespaces/default/pods").await.0, 200);
-    assert_eq!(get(&client, "/api/v1/namespaces/default/secrets").await.0, 403, "view shows no secrets");
-    assert_eq!(get(&client, "/api/v1/namespaces/kube-system/pods").await.0, 403);
+    assert_eq!(
+        get(&client, "/api/v1/namespaces/default/secrets").await.0,
+        403,
+        "view shows no secrets"
+    );
+    assert_eq!(
+        get(&client, "/api/v1/namespaces/kube-system/pods").await.0,
+        403
+    );
     let (_, review) = crate::server::send(
         &client, http::Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "application/json",
         &json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}}).to_string(),
     ).await;
     assert_eq!(review["status"]["allowed"], true, "{review}");
-    server.delete(&format!("{RBAC}/namespaces/default/rolebindings/b"), &json!({})).await;
+    server
+        .delete(
+            &format!("{RBAC}/namespaces/default/rolebindings/b"),
+            &json!({}),
+        )
+        .await;
     assert_eq!(get(&client, "/api/v1/namespaces/default/pods").await.0, 403);
 }
 
@@ -79,25 +103,46 @@ async fn nobody_gives_away_more_than_they_have() {
     let server = Server::start().await;
     let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob"}],
         "roleRef": {"kind": "ClusterRole", "name": "admin", "apiGroup": "rbac.authorization.k8s.io"}});
-    server.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await;
+    server
+        .post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding)
+        .await;
     let client = server.client_of("bob", None).await;
     let role = |resource: &str| json!({"metadata": {"name": resource}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]});
     let path = format!("{RBAC}/namespaces/default/roles");
     let post = |body: Value| {
         let (client, path) = (client.clone(), path.clone());
-        async move { crate::server::send(&client, http::Method::POST, &path, "application/json", &body.to_string()).await }
+        async move {
+            crate::server::send(
+                &client,
+                http::Method::POST,
+                &path,
+                "application/json",
+                &body.to_string(),
+            )
+            .await
+        }
     };
     assert_eq!(post(role("pods")).await.0, 201);
     let (code, refused) = post(role("nodes")).await;
     assert_eq!(code, 403);
-    assert!(refused["message"].as_str().unwrap().contains("attempting to grant RBAC permissions not currently held"));
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("attempting to grant RBAC permissions not currently held")
+    );
 }
 
 #[tokio::test]
 async fn a_service_accounts_token_authenticates_until_its_pod_is_gone() {
     let server = Server::start().await;
-    let (code, pod) = server.post("/api/v1/namespaces/default/pods", &json!({"metadata": {"name": "p"},
-        "spec": {"containers": [{"name": "c", "image": "nginx"}]}})).await;
+    let (code, pod) = server
+        .post(
+            "/api/v1/namespaces/default/pods",
+            &json!({"metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "nginx"}]}}),
+        )
+        .await;
     assert_eq!(code, 201, "{pod}");
     let request = json!({"spec": {"audiences": [], "expirationSeconds": 3600, "boundObjectRef":
         {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod["metadata"]["uid"]}}});
@@ -108,24 +153,53 @@ async fn a_service_accounts_token_authenticates_until_its_pod_is_gone() {
     let client = client_from(&with_token(&server, Some(token))).await;
     let (code, answer) = get(&client, "/api/v1/namespaces/default/pods").await;
     assert_eq!(code, 403);
-    assert!(answer["message"].as_str().unwrap().contains("system:serviceaccount:default:default"), "{answer}");
-    let (_, review) = server.post("/apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}})).await;
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("system:serviceaccount:default:default"),
+        "{answer}"
+    );
+    let (_, review) = server
+        .post(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            &json!({"spec": {"token": token}}),
+        )
+        .await;
     assert_eq!(review["status"]["authenticated"], true);
-    assert_eq!(review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
-    let (_, other) = server.post("/apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token, "audiences": ["vault"]}})).await;
+    assert_eq!(
+        review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"],
+        json!(["p"])
+    );
+    let (_, other) = server
+        .post(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            &json!({"spec": {"token": token, "audiences": ["vault"]}}),
+        )
+        .await;
     assert!(other["status"]["authenticated"].is_null());
-    server.delete("/api/v1/namespaces/default/pods/p", &json!({})).await;
+    server
+        .delete("/api/v1/namespaces/default/pods/p", &json!({}))
+        .await;
     assert_eq!(get(&client, "/api/v1/namespaces/default/pods").await.0, 401);
-    let (code, _) = server.post(path, &json!({"spec": {"expirationSeconds": 10}})).await;
+    let (code, _) = server
+        .post(path, &json!({"spec": {"expirationSeconds": 10}}))
+        .await;
     assert_eq!(code, 422);
 }
 
 #[tokio::test]
 async fn the_identities_of_flatnet_have_what_they_need_and_no_more() {
     let server = Server::start().await;
-    let kubelet = server.client_of("system:node:node1", Some("system:nodes")).await;
-    let agent = server.client_of("flatnet-agent:node1", Some("flatnet:agents")).await;
-    let controller = server.client_of("flatnet-controller", Some("flatnet:controllers")).await;
+    let kubelet = server
+        .client_of("system:node:node1", Some("system:nodes"))
+        .await;
+    let agent = server
+        .client_of("flatnet-agent:node1", Some("flatnet:agents"))
+        .await;
+    let controller = server
+        .client_of("flatnet-controller", Some("flatnet:controllers"))
+        .await;
     for (client, path, code) in [
         (&kubelet, "/api/v1/pods", 200),
         (&kubelet, "/api/v1/namespaces/default/secrets", 200),
@@ -134,7 +208,11 @@ async fn the_identities_of_flatnet_have_what_they_need_and_no_more() {
         (&agent, "/apis/discovery.k8s.io/v1/endpointslices", 200),
         (&agent, "/api/v1/namespaces/default/secrets", 403),
         (&controller, "/apis/apps/v1/deployments", 200),
-        (&controller, "/apis/rbac.authorization.k8s.io/v1/clusterroles", 403),
+        (
+            &controller,
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+            403,
+        ),
     ] {
         assert_eq!(get(client, path).await.0, code, "{path}");
     }
@@ -146,5 +224,8 @@ async fn the_keys_of_tokens_are_published() {
     let (_, keys) = server.get("/openid/v1/jwks").await;
     assert_eq!(keys["keys"][0]["alg"], "ES256");
     let (_, document) = server.get("/.well-known/openid-configuration").await;
-    assert_eq!(document["issuer"], "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(
+        document["issuer"],
+        "https://kubernetes.default.svc.cluster.local"
+    );
 }

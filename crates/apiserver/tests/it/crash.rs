@@ -33,7 +33,12 @@ impl Process {
     fn start(dir: &Path, small: bool) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "crash::serve", "--nocapture", "--include-ignored"])
+            .args([
+                "--exact",
+                "crash::serve",
+                "--nocapture",
+                "--include-ignored",
+            ])
             .env(SERVE, dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -53,25 +58,50 @@ impl Process {
 #[tokio::test]
 #[ignore = "not a test: the server that the tests here start as a process"]
 async fn serve() {
-    let Ok(dir) = std::env::var(SERVE) else { return };
+    let Ok(dir) = std::env::var(SERVE) else {
+        return;
+    };
     let dir = Path::new(&dir);
     if std::env::var(SMALL_DISK).is_ok() {
         // A mount of this process alone: it goes with it.
-        nix::mount::mount(None::<&str>, "/", None::<&str>, nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        nix::mount::mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
         let store = dir.join("state");
-        nix::mount::mount(Some("tmpfs"), &store, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=3m")).unwrap();
+        nix::mount::mount(
+            Some("tmpfs"),
+            &store,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some("size=3m"),
+        )
+        .unwrap();
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let data = if dir.join("state").exists() { dir.join("state") } else { dir.to_owned() };
+    let data = if dir.join("state").exists() {
+        dir.join("state")
+    } else {
+        dir.to_owned()
+    };
     if data != dir {
         // The tests read the authority outside the mount.
         std::fs::create_dir_all(data.join("pki")).unwrap();
-        for file in std::fs::read_dir(dir.join("pki")).unwrap().map(Result::unwrap) {
+        for file in std::fs::read_dir(dir.join("pki"))
+            .unwrap()
+            .map(Result::unwrap)
+        {
             std::fs::copy(file.path(), data.join("pki").join(file.file_name())).unwrap();
         }
     }
-    let _server = apiserver::Server::start(server::options(&data, listener)).await.unwrap();
+    let _server = apiserver::Server::start(server::options(&data, listener))
+        .await
+        .unwrap();
     println!("URL {url}");
     std::future::pending::<()>().await;
 }
@@ -82,10 +112,16 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
     let mut acknowledged: Vec<(String, String)> = Vec::new();
     for round in 0..3 {
         let mut process = Process::start(dir.path(), false);
-        let client = server::client(dir.path(), &process.url, "admin", Some("system:masters")).await;
+        let client =
+            server::client(dir.path(), &process.url, "admin", Some("system:masters")).await;
         for (name, rv) in &acknowledged {
-            let (code, found) = server::accept(&client, &format!("{MAPS}/{name}"), "application/json").await;
-            assert_eq!((code, found["metadata"]["resourceVersion"].as_str()), (200, Some(rv.as_str())), "{name}");
+            let (code, found) =
+                server::accept(&client, &format!("{MAPS}/{name}"), "application/json").await;
+            assert_eq!(
+                (code, found["metadata"]["resourceVersion"].as_str()),
+                (200, Some(rv.as_str())),
+                "{name}"
+            );
         }
         let writers = (0..8).map(|writer| {
             let client = client.clone();
@@ -95,10 +131,20 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
                     let name = format!("m-{round}-{writer}-{n}");
                     let request = http::Request::post(MAPS)
                         .header("content-type", "application/json")
-                        .body(json!({"metadata": {"name": name}, "data": {"k": "v".repeat(200)}}).to_string().into_bytes())
+                        .body(
+                            json!({"metadata": {"name": name}, "data": {"k": "v".repeat(200)}})
+                                .to_string()
+                                .into_bytes(),
+                        )
                         .unwrap();
                     match client.request::<serde_json::Value>(request).await {
-                        Ok(made) => done.push((name, made["metadata"]["resourceVersion"].as_str().unwrap().to_owned())),
+                        Ok(made) => done.push((
+                            name,
+                            made["metadata"]["resourceVersion"]
+                                .as_str()
+                                .unwrap()
+                                .to_owned(),
+                        )),
                         Err(_) => break,
                     }
                 }
@@ -122,7 +168,12 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|i| (i["metadata"]["name"].as_str().unwrap(), i["metadata"]["resourceVersion"].as_str().unwrap()))
+        .map(|i| {
+            (
+                i["metadata"]["name"].as_str().unwrap(),
+                i["metadata"]["resourceVersion"].as_str().unwrap(),
+            )
+        })
         .collect();
     for (name, rv) in &acknowledged {
         assert_eq!(found.get(name.as_str()), Some(&rv.as_str()), "{name}");
@@ -137,15 +188,20 @@ async fn a_full_disk_is_named_and_the_server_goes_on() {
     }
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("state")).unwrap();
-    apiserver::pki::Pki::open(dir.path()).unwrap().token_key().unwrap();
+    apiserver::pki::Pki::open(dir.path())
+        .unwrap()
+        .token_key()
+        .unwrap();
     let process = in_own_mounts(|| Process::start(dir.path(), true));
     let client = server::client(dir.path(), &process.url, "admin", Some("system:masters")).await;
     let mut stored = Vec::new();
     let mut refused = None;
     for n in 0..40 {
         let name = format!("big-{n}");
-        let body = json!({"metadata": {"name": name}, "data": {"k": "x".repeat(200_000)}}).to_string();
-        let (code, answer) = server::send(&client, http::Method::POST, MAPS, "application/json", &body).await;
+        let body =
+            json!({"metadata": {"name": name}, "data": {"k": "x".repeat(200_000)}}).to_string();
+        let (code, answer) =
+            server::send(&client, http::Method::POST, MAPS, "application/json", &body).await;
         if code == 201 {
             stored.push(name);
         } else {
@@ -155,10 +211,20 @@ async fn a_full_disk_is_named_and_the_server_goes_on() {
     }
     let (name, code, answer) = refused.expect("the disk fills");
     assert_eq!(code, 507, "{answer}");
-    assert!(answer["message"].as_str().unwrap().contains("no space left"), "{answer}");
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("no space left"),
+        "{answer}"
+    );
     let get = |name: String| {
         let client = client.clone();
-        async move { server::accept(&client, &format!("{MAPS}/{name}"), "application/json").await.0 }
+        async move {
+            server::accept(&client, &format!("{MAPS}/{name}"), "application/json")
+                .await
+                .0
+        }
     };
     assert_eq!(get(name).await, 404, "what was refused is not there");
     for name in &stored {

@@ -71,19 +71,33 @@ async fn a_list_holds_exactly_what_its_selector_says() {
                 .collect();
             let name = format!("m-{}", all.len());
             let map: std::collections::BTreeMap<_, _> = labels.iter().cloned().collect();
-            let (code, _) = server.post(path, &json!({"metadata": {"name": name, "labels": map}})).await;
+            let (code, _) = server
+                .post(path, &json!({"metadata": {"name": name, "labels": map}}))
+                .await;
             assert_eq!(code, 201);
             all.push((name, labels));
         }
     }
     let mut runner = TestRunner::deterministic();
     for _ in 0..200 {
-        let wants = proptest::collection::vec(want(), 1..4).new_tree(&mut runner).unwrap().current();
+        let wants = proptest::collection::vec(want(), 1..4)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
         let text: Vec<String> = wants.iter().map(Want::text).collect();
-        let selector = format!("mine,{}", text.join(",")).replace(' ', "%20").replace('=', "%3D");
-        let (code, list) = server.get(&format!("{path}?labelSelector={selector}")).await;
+        let selector = format!("mine,{}", text.join(","))
+            .replace(' ', "%20")
+            .replace('=', "%3D");
+        let (code, list) = server
+            .get(&format!("{path}?labelSelector={selector}"))
+            .await;
         assert_eq!(code, 200, "{list}");
-        let mut found: Vec<&str> = list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap()).collect();
+        let mut found: Vec<&str> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i["metadata"]["name"].as_str().unwrap())
+            .collect();
         let mut expected: Vec<&str> = all
             .iter()
             .filter(|(_, labels)| wants.iter().all(|w| w.holds(labels)))

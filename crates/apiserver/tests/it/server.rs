@@ -24,7 +24,10 @@ pub fn options(dir: &Path, listener: TcpListener) -> apiserver::Options {
     apiserver::Options {
         data_dir: dir.to_owned(),
         listeners: vec![listener],
-        service_cidrs: vec!["10.96.0.0/12".parse().unwrap(), "fd00:10:96::/112".parse().unwrap()],
+        service_cidrs: vec![
+            "10.96.0.0/12".parse().unwrap(),
+            "fd00:10:96::/112".parse().unwrap(),
+        ],
         node_ports: 30000..=32767,
         advertise: vec!["10.0.1.1".parse().unwrap()],
         advertise_port: 6443,
@@ -38,9 +41,16 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
-        let running = apiserver::Server::start(options(dir.path(), listener)).await.unwrap();
+        let running = apiserver::Server::start(options(dir.path(), listener))
+            .await
+            .unwrap();
         let client = client(dir.path(), &url, "admin", Some("system:masters")).await;
-        Self { dir, url, client, running: Some(running) }
+        Self {
+            dir,
+            url,
+            client,
+            running: Some(running),
+        }
     }
 
     /// The text of a kubeconfig for somebody.
@@ -66,11 +76,25 @@ impl Server {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        send(&self.client, Method::POST, path, "application/json", &body.to_string()).await
+        send(
+            &self.client,
+            Method::POST,
+            path,
+            "application/json",
+            &body.to_string(),
+        )
+        .await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
-        send(&self.client, Method::PUT, path, "application/json", &body.to_string()).await
+        send(
+            &self.client,
+            Method::PUT,
+            path,
+            "application/json",
+            &body.to_string(),
+        )
+        .await
     }
 
     pub async fn patch(&self, path: &str, media: &str, body: &Value) -> (u16, Value) {
@@ -78,7 +102,14 @@ impl Server {
     }
 
     pub async fn delete(&self, path: &str, body: &Value) -> (u16, Value) {
-        send(&self.client, Method::DELETE, path, "application/json", &body.to_string()).await
+        send(
+            &self.client,
+            Method::DELETE,
+            path,
+            "application/json",
+            &body.to_string(),
+        )
+        .await
     }
 
     /// Asks until the answer satisfies `good`.
@@ -96,7 +127,10 @@ impl Server {
 }
 
 pub fn kubeconfig(dir: &Path, url: &str, user: &str, group: Option<&str>) -> String {
-    apiserver::pki::Pki::open(dir).unwrap().kubeconfig("test", url, user, group).unwrap()
+    apiserver::pki::Pki::open(dir)
+        .unwrap()
+        .kubeconfig("test", url, user, group)
+        .unwrap()
 }
 
 pub async fn client(dir: &Path, url: &str, user: &str, group: Option<&str>) -> Client {
@@ -105,12 +139,22 @@ pub async fn client(dir: &Path, url: &str, user: &str, group: Option<&str>) -> C
 
 pub async fn client_from(kubeconfig: &str) -> Client {
     let parsed = Kubeconfig::from_yaml(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    // Failures are what is looked at here: none is tried again.
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
 /// Any request; a body that is no JSON comes back as a string.
-pub async fn send(client: &Client, method: Method, path: &str, media: &str, body: &str) -> (u16, Value) {
+pub async fn send(
+    client: &Client,
+    method: Method,
+    path: &str,
+    media: &str,
+    body: &str,
+) -> (u16, Value) {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -122,7 +166,11 @@ pub async fn send(client: &Client, method: Method, path: &str, media: &str, body
 
 /// A GET with an Accept header.
 pub async fn accept(client: &Client, path: &str, accept: &str) -> (u16, Value) {
-    let request = Request::builder().uri(path).header("accept", accept).body(Body::empty()).unwrap();
+    let request = Request::builder()
+        .uri(path)
+        .header("accept", accept)
+        .body(Body::empty())
+        .unwrap();
     request_with(client, request).await
 }
 

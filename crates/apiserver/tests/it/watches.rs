@@ -28,7 +28,10 @@ impl Lines {
             .body(Body::empty())
             .unwrap();
         let answer = server.client.send(request).await.unwrap();
-        Self { body: answer.into_body(), buffer: Vec::new() }
+        Self {
+            body: answer.into_body(),
+            buffer: Vec::new(),
+        }
     }
 
     /// The next event, or None at the end.
@@ -39,13 +42,27 @@ impl Lines {
                 return Some(serde_json::from_slice(&line).unwrap());
             }
             let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame());
-            self.buffer.extend_from_slice(frame.await.expect("an event in time")?.unwrap().data_ref().unwrap());
+            self.buffer.extend_from_slice(
+                frame
+                    .await
+                    .expect("an event in time")?
+                    .unwrap()
+                    .data_ref()
+                    .unwrap(),
+            );
         }
     }
 
     async fn expect(&mut self, kind: &str, name: &str) -> Value {
         let event = self.next().await.expect("an event");
-        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some(kind), Some(name)), "{event}");
+        assert_eq!(
+            (
+                event["type"].as_str(),
+                event["object"]["metadata"]["name"].as_str()
+            ),
+            (Some(kind), Some(name)),
+            "{event}"
+        );
         event
     }
 }
@@ -59,7 +76,13 @@ async fn make(server: &Server, name: &str, label: &str) -> Value {
 
 async fn relabel(server: &Server, name: &str, label: &str) {
     let patch = json!({"metadata": {"labels": {"app": label}}});
-    let (code, _) = server.patch(&format!("{MAPS}/{name}"), "application/merge-patch+json", &patch).await;
+    let (code, _) = server
+        .patch(
+            &format!("{MAPS}/{name}"),
+            "application/merge-patch+json",
+            &patch,
+        )
+        .await;
     assert_eq!(code, 200);
 }
 
@@ -69,14 +92,28 @@ async fn changes_after_a_version_come_in_order() {
     let first = make(&server, "a", "x").await;
     let rv = first["metadata"]["resourceVersion"].as_str().unwrap();
     make(&server, "b", "x").await;
-    let mut lines = Lines::open(&server, &format!("resourceVersion={rv}"), "application/json").await;
+    let mut lines = Lines::open(
+        &server,
+        &format!("resourceVersion={rv}"),
+        "application/json",
+    )
+    .await;
     lines.expect("ADDED", "b").await;
     relabel(&server, "a", "y").await;
     lines.expect("MODIFIED", "a").await;
     server.delete(&format!("{MAPS}/a"), &json!({})).await;
     let gone = lines.expect("DELETED", "a").await;
-    let rv = |v: &Value| v["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
-    assert!(rv(&gone["object"]) > rv(&first), "the deletion has a version of its own");
+    let rv = |v: &Value| {
+        v["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert!(
+        rv(&gone["object"]) > rv(&first),
+        "the deletion has a version of its own"
+    );
 }
 
 #[tokio::test]
@@ -90,7 +127,10 @@ async fn a_selector_turns_changes_into_comings_and_goings() {
     lines.expect("ADDED", "b").await;
     relabel(&server, "a", "y").await;
     let left = lines.expect("DELETED", "a").await;
-    assert_eq!(left["object"]["metadata"]["labels"]["app"], "x", "the last state that matched");
+    assert_eq!(
+        left["object"]["metadata"]["labels"]["app"], "x",
+        "the last state that matched"
+    );
 }
 
 #[tokio::test]
@@ -103,10 +143,15 @@ async fn initial_events_end_with_a_marked_bookmark() {
     let mark = lines.next().await.unwrap();
     assert_eq!(mark["type"], "BOOKMARK");
     assert_eq!(mark["object"]["kind"], "ConfigMap");
-    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(
+        mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
     make(&server, "b", "x").await;
     lines.expect("ADDED", "b").await;
-    let (code, _) = server.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await;
+    let (code, _) = server
+        .get(&format!("{MAPS}?watch=true&sendInitialEvents=true"))
+        .await;
     assert_eq!(code, 400);
 }
 
@@ -127,15 +172,28 @@ async fn a_past_that_is_forgotten_is_410() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let again = loop {
-        match apiserver::Server::start(crate::server::options(dir.path(), listener.try_clone().unwrap())).await {
+        match apiserver::Server::start(crate::server::options(
+            dir.path(),
+            listener.try_clone().unwrap(),
+        ))
+        .await
+        {
             Ok(server) => break server,
             Err(_) => tokio::task::yield_now().await,
         }
     };
     let client = crate::server::client(dir.path(), &url, "admin", Some("system:masters")).await;
-    let (code, event) = crate::server::accept(&client, &format!("{MAPS}?watch=true&resourceVersion=2"), "application/json").await;
+    let (code, event) = crate::server::accept(
+        &client,
+        &format!("{MAPS}?watch=true&resourceVersion=2"),
+        "application/json",
+    )
+    .await;
     assert_eq!((code, &event["type"]), (200, &json!("ERROR")), "{event}");
-    assert_eq!((&event["object"]["code"], &event["object"]["reason"]), (&json!(410), &json!("Expired")));
+    assert_eq!(
+        (&event["object"]["code"], &event["object"]["reason"]),
+        (&json!(410), &json!("Expired"))
+    );
     again.stop().await;
 }
 
@@ -150,30 +208,46 @@ async fn tables_are_watched_with_columns_once() {
     assert_eq!(first["object"]["columnDefinitions"][0]["name"], "Name");
     assert_eq!(first["object"]["rows"][0]["cells"][0], "a");
     let second = lines.next().await.unwrap();
-    assert!(second["object"]["columnDefinitions"].as_array().is_none_or(Vec::is_empty));
+    assert!(
+        second["object"]["columnDefinitions"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+    );
     assert_eq!(second["object"]["rows"][0]["cells"][0], "b");
 }
 
 #[tokio::test]
 async fn the_watcher_of_kube_follows_both_ways() {
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+    ] {
         let server = Server::start().await;
         let api: Api<ConfigMap> = Api::namespaced(server.client.clone(), "kube-system");
         let mut stream = watcher(api.clone(), config.labels("app")).boxed();
         let made = |name: &str| ConfigMap {
-            metadata: serde_json::from_value(json!({"name": name, "labels": {"app": "x"}})).unwrap(),
+            metadata: serde_json::from_value(json!({"name": name, "labels": {"app": "x"}}))
+                .unwrap(),
             ..ConfigMap::default()
         };
-        api.create(&PostParams::default(), &made("before")).await.unwrap();
+        api.create(&PostParams::default(), &made("before"))
+            .await
+            .unwrap();
         let mut seen = Vec::new();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while !seen.contains(&"after".to_owned()) {
-            match tokio::time::timeout_at(deadline, stream.try_next()).await.unwrap().unwrap() {
+            match tokio::time::timeout_at(deadline, stream.try_next())
+                .await
+                .unwrap()
+                .unwrap()
+            {
                 Some(watcher::Event::InitApply(map) | watcher::Event::Apply(map)) => {
                     seen.extend(map.metadata.name);
                 }
                 Some(watcher::Event::InitDone) => {
-                    api.create(&PostParams::default(), &made("after")).await.unwrap();
+                    api.create(&PostParams::default(), &made("after"))
+                        .await
+                        .unwrap();
                 }
                 _ => {}
             }
