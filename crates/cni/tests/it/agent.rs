@@ -16,6 +16,11 @@ pub const NODE: &str = "FLATNET_TEST_AGENT_NODE";
 #[test]
 #[ignore = "started by other tests"]
 fn serve() {
+    run_if_asked();
+}
+
+/// Runs an agent where the environment says so; returns only where it does not.
+pub fn run_if_asked() {
     let Ok(dir) = std::env::var(DIR).map(PathBuf::from) else {
         return;
     };

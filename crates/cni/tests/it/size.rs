@@ -1,7 +1,7 @@
 //! The plugin starts once for each pod and each operation: what it weighs is paid every time.
 
 /// The most a release build may weigh. A debug build is several times that.
-const RELEASE: u64 = 1_500_000;
+const RELEASE: u64 = 2_500_000;
 
 #[test]
 fn the_release_binary_stays_small() {
