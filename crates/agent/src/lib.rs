@@ -12,6 +12,7 @@ mod http;
 mod metrics;
 mod node;
 mod options;
+mod publish;
 mod socket;
 mod source;
 mod worker;
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub cluster: model::Cluster,
     /// The configuration in force, once there is one.
     pub config: Option<model::Config>,
+    /// The fabric as planned, once there is a plan.
+    pub fabric: Option<fabric::Plan>,
     /// What is wrong with the node's network now; empty where nothing is.
     pub problems: Vec<String>,
     /// Whether the first view of the cluster is complete.
@@ -77,15 +80,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (updates, kubernetes) = source::open(options.source, &options.node)
         .await
         .map_err(Error)?;
-    let node = node::Node::new(
-        options.node,
-        options.cni_conf,
-        options.socket,
-        options.state,
-        worker,
-        published.clone(),
-        kubernetes,
-    );
+    let conflist = options.cni_conf.map(|folder| node::Conflist {
+        folder,
+        socket: options.socket,
+        state: options.state,
+    });
+    let publisher = publish::Publisher::start(kubernetes, &options.node);
+    let node = node::Node::open(options.node, conflist, worker, publisher, published.clone())
+        .map_err(Error)?;
     let health = http::Health { published, metrics };
     tokio::select! {
         ended = server.serve(listener) => ended.map_err(Error),

@@ -1,64 +1,113 @@
 //! The loop that owns what is known of the cluster.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fabric::{Fabric, Report};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{Cluster, Config};
+use linux::monitor::Event;
+use linux::{Host, Monitor};
+use model::{Change, Cluster, Config};
 use pods::{Readiness, Settings};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::publish::{Publisher, Said, annotations};
 use crate::worker::Worker;
 use crate::{Published, Snapshot, Update, conflist};
 
 /// Changes within this time are taken in together.
-const GATHER: Duration = Duration::from_millis(20);
-/// How often the node is compared with the plan although nothing changed.
-const COMPARE: Duration = Duration::from_secs(10);
+const GATHER: Duration = Duration::from_millis(10);
+/// What another program did is answered after this time: its next changes come right behind.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often the node is compared with the plan although nothing is known to have changed.
+const COMPARE: Duration = Duration::from_secs(30);
+
+/// Where the CNI configuration goes and what it names.
+#[derive(Debug)]
+pub(crate) struct Conflist {
+    pub folder: PathBuf,
+    pub socket: PathBuf,
+    pub state: PathBuf,
+}
 
 /// The node, as its agent knows it.
 pub(crate) struct Node {
     name: String,
-    cni_conf: Option<PathBuf>,
-    socket: PathBuf,
-    state: PathBuf,
+    conflist: Option<Conflist>,
     worker: Worker,
+    publisher: Publisher,
     published: Published,
-    kubernetes: Option<kube::Client>,
+    host: Host,
+    monitor: AsyncFd<Monitor>,
+    fabric: Fabric,
     cluster: Cluster,
     config: Option<Config>,
     synced: bool,
-    applied: Option<Settings>,
+    /// Objects that cannot be understood, until they come again.
+    bad: BTreeMap<String, String>,
+    settings: Option<Settings>,
     problems: Vec<String>,
 }
 
+/// What is to be done, and when.
+#[derive(Debug, Default)]
+struct Due {
+    converge: Option<Instant>,
+    heal_pods: Option<Instant>,
+}
+
+impl Due {
+    fn converge_in(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        self.converge = Some(self.converge.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn heal_pods_in(&mut self, wait: Duration) {
+        self.heal_pods.get_or_insert(Instant::now() + wait);
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Node {
-    pub(crate) fn new(
+    /// The node of the calling process's network namespace.
+    pub(crate) fn open(
         name: String,
-        cni_conf: Option<PathBuf>,
-        socket: PathBuf,
-        state: PathBuf,
+        conflist: Option<Conflist>,
         worker: Worker,
+        publisher: Publisher,
         published: Published,
-        kubernetes: Option<kube::Client>,
-    ) -> Node {
-        Node {
+    ) -> Result<Node, String> {
+        let monitor = Monitor::open().map_err(|error| error.to_string())?;
+        Ok(Node {
+            fabric: Fabric::new(name.clone()),
             name,
-            cni_conf,
-            socket,
-            state,
+            conflist,
             worker,
+            publisher,
             published,
-            kubernetes,
+            host: Host::open().map_err(|error| error.to_string())?,
+            // SAFETY: the monitor owns its descriptor, keeps it as long as it lives, and is
+            // neither replaced nor taken out of the AsyncFd.
+            monitor: unsafe { AsyncFd::register(monitor) }
+                .map_err(|error| format!("watch the kernel: {error}"))?,
             cluster: Cluster::default(),
             config: None,
             synced: false,
-            applied: None,
+            bad: BTreeMap::new(),
+            settings: None,
             problems: Vec::new(),
-        }
+        })
     }
 
     /// Takes updates in until dropped.
@@ -66,30 +115,35 @@ impl Node {
         mut self,
         mut updates: BoxStream<'static, Update>,
     ) -> Result<(), String> {
-        let mut compare = interval_at(Instant::now() + COMPARE, COMPARE);
-        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due: Option<Instant> = None;
+        let mut due = Due::default();
+        let mut compare = Instant::now() + COMPARE;
         loop {
-            let settle = async {
-                match due {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 update = updates.next() => match update {
                     Some(update) => {
                         if self.take(update) {
-                            due.get_or_insert(Instant::now() + GATHER);
+                            due.converge_in(GATHER);
                         }
                     }
                     None => return Err("the stream of updates ended".to_owned()),
                 },
-                () = settle => {
-                    due = None;
-                    self.converge().await;
+                events = kernel_events(&mut self.monitor) => self.notice(&events?, &mut due),
+                () = until(due.converge) => {
+                    due.converge = None;
+                    if let Some(again) = self.converge().await {
+                        due.converge_in(again);
+                    }
                 }
-                _ = compare.tick() => self.worker.heal(),
+                () = until(due.heal_pods) => {
+                    due.heal_pods = None;
+                    self.worker.heal();
+                }
+                () = sleep_until(compare) => {
+                    compare = Instant::now() + COMPARE;
+                    self.fabric.resync();
+                    due.converge_in(Duration::ZERO);
+                    due.heal_pods_in(Duration::ZERO);
+                }
             }
         }
     }
@@ -97,15 +151,36 @@ impl Node {
     /// Takes one update in; true where something has to be done about it.
     fn take(&mut self, update: Update) -> bool {
         match update {
-            Update::Change(change) => self.cluster.take(change),
+            Update::Change(change) => {
+                let recovered = match &change {
+                    Change::Node(node) => self.bad.remove(&format!("Node {}", node.name)).is_some(),
+                    Change::NodeGone(name) => self.bad.remove(&format!("Node {name}")).is_some(),
+                    _ => false,
+                };
+                self.cluster.take(change) || recovered
+            }
             Update::Config(config) => {
-                info!(fabric = ?config.fabric.mode, pods = ?config.pod_mode, "configuration");
-                let changed = self.config.as_ref() != Some(&config);
-                self.config = Some(*config);
-                changed
+                self.bad
+                    .retain(|object, _| !object.starts_with("ConfigMap "));
+                if self.config.as_ref() != Some(&config) {
+                    info!(fabric = ?config.fabric.mode, pods = ?config.pod_mode, "configuration");
+                    self.config = Some(*config);
+                }
+                true
             }
             Update::Synced => {
                 self.synced = true;
+                true
+            }
+            Update::Bad { object, problem } => {
+                warn!("{problem}");
+                if object == format!("Node {}", self.name) {
+                    self.publisher.node_event("InvalidNode", &problem);
+                } else if object.starts_with("ConfigMap ") {
+                    self.publisher
+                        .config_event("InvalidConfiguration", &problem);
+                }
+                self.bad.insert(object, problem);
                 true
             }
             Update::Problem(problem) => {
@@ -115,63 +190,189 @@ impl Node {
         }
     }
 
-    /// Plans and applies everything that follows from what is known.
-    async fn converge(&mut self) {
-        self.problems.clear();
-        if let Some(settings) = self.settings()
-            && self.applied.as_ref() != Some(&settings)
-        {
-            match self.worker.set_settings(settings.clone()).await {
-                Ok(()) => {
-                    info!(ranges = ?settings.pod_cidrs, mode = ?settings.mode, mtu = settings.mtu, "pods");
-                    self.applied = Some(settings);
+    /// What others changed in the kernel, and what that asks for.
+    fn notice(&mut self, events: &[Event], due: &mut Due) {
+        for event in events {
+            match event {
+                Event::Neighbour { .. } | Event::Fdb { gone: false, .. } => {}
+                Event::Route { route, gone } => {
+                    if *gone && route.dst.prefix_len() == route.dst.max_prefix_len() {
+                        due.heal_pods_in(SETTLE);
+                    } else if !of_a_pod(route.dst.prefix_len(), route.dst.max_prefix_len()) {
+                        self.look_again(due);
+                    }
                 }
-                Err(problem) => self.problems.push(problem),
+                Event::Link { link, .. } if pods::manager::is_pod_link(&link.name) => {
+                    due.heal_pods_in(SETTLE)
+                }
+                Event::Address { gone: true, .. } => {
+                    due.heal_pods_in(SETTLE);
+                    self.look_again(due);
+                }
+                Event::Address { address, .. }
+                    if of_a_pod(address.net.prefix_len(), address.net.max_prefix_len()) => {}
+                Event::Nftables { table, .. } if table != "flatnet" => {}
+                Event::Link { .. }
+                | Event::Address { .. }
+                | Event::Fdb { .. }
+                | Event::Nftables { .. } => {
+                    due.heal_pods_in(SETTLE);
+                    self.look_again(due);
+                }
+                Event::Lost => {
+                    due.heal_pods_in(SETTLE);
+                    self.look_again(due);
+                }
             }
         }
-        let readiness = match (&self.applied, self.problems.first()) {
-            (None, None) => {
-                Readiness::NotReady(format!("Node {} has no spec.podCIDRs yet", self.name))
-            }
-            (None, Some(problem)) => Readiness::NotReady(problem.clone()),
-            (Some(_), Some(problem)) => Readiness::Limited(problem.clone()),
-            (Some(_), None) => Readiness::Ready,
-        };
-        self.worker.set_readiness(readiness).await;
-        if self.applied.is_some()
-            && let Some(folder) = &self.cni_conf
-            && let Err(problem) = conflist::write(folder, &self.socket, &self.state)
-        {
-            self.problems.push(problem);
-        }
-        for problem in &self.problems {
-            warn!("{problem}");
-        }
-        self.publish();
     }
 
-    /// What pods get on this node, once it is known.
-    fn settings(&self) -> Option<Settings> {
-        let config = self.config.as_ref()?;
-        let node = self.cluster.nodes.get(&self.name)?;
-        if node.pod_cidrs.is_empty() {
-            return None;
+    fn look_again(&mut self, due: &mut Due) {
+        self.fabric.resync();
+        due.converge_in(SETTLE);
+    }
+
+    /// Plans and applies everything that follows from what is known; when to do it again.
+    async fn converge(&mut self) -> Option<Duration> {
+        let mut problems: Vec<String> = self.bad.values().cloned().collect();
+        // What concerns this node's own network, and not only the way to another.
+        let own = |object: &String| {
+            object.starts_with("ConfigMap ") || *object == format!("Node {}", self.name)
+        };
+        let mut cause = self
+            .bad
+            .iter()
+            .find(|(object, _)| own(object))
+            .map(|(_, problem)| problem.clone());
+        let mut again = None;
+        // A cluster half told would take routes to the other half away.
+        if self.synced
+            && let Some(config) = self.config.clone()
+            && let Some(node) = self.cluster.nodes.get(&self.name).cloned()
+        {
+            let report = self.fabric.reconcile(
+                &mut self.host,
+                &self.cluster,
+                &config,
+                std::time::Instant::now(),
+            );
+            again = report.again;
+            cause = cause.or(self.report(&report, &mut problems));
+            if let Some(mtu) = report.mtu.filter(|_| !node.pod_cidrs.is_empty()) {
+                let settings = Settings {
+                    pod_cidrs: node.pod_cidrs.clone(),
+                    cluster_cidrs: config.cluster_cidrs.clone(),
+                    mode: config.pod_mode,
+                    mtu,
+                };
+                if let Err(problem) = self.settle_pods(settings).await {
+                    cause.get_or_insert(problem.clone());
+                    problems.push(problem);
+                    again = Some(Duration::from_secs(1));
+                }
+            }
+            self.publisher.say(Said {
+                annotations: Some(annotations(&node, &config, &report.published)),
+                network: Some(match (&cause, &self.settings) {
+                    (Some(cause), _) => Err(cause.clone()),
+                    (None, None) => Err(format!("Node {} has no spec.podCIDRs yet", self.name)),
+                    (None, Some(_)) => Ok(()),
+                }),
+            });
         }
-        Some(Settings {
-            pod_cidrs: node.pod_cidrs.clone(),
-            cluster_cidrs: config.cluster_cidrs.clone(),
-            mode: config.pod_mode,
-            mtu: config.fabric.mtu.unwrap_or(1450),
-        })
+        self.worker.set_readiness(self.readiness(cause)).await;
+        if problems != self.problems {
+            for problem in problems
+                .iter()
+                .filter(|problem| !self.problems.contains(problem))
+            {
+                warn!("{problem}");
+            }
+            self.problems = problems;
+        }
+        self.publish();
+        again
+    }
+
+    /// Collects what the fabric reports; new problems of this node become Events.
+    /// The first that concerns this node's own network is returned.
+    fn report(&self, report: &Report, problems: &mut Vec<String>) -> Option<String> {
+        let mut cause = report.errors.first().map(ToString::to_string);
+        for problem in &report.problems {
+            let text = problem.to_string();
+            if problem.node == self.name {
+                if !self.problems.contains(&text) {
+                    self.publisher.node_event("NetworkProblem", &text);
+                }
+                cause.get_or_insert(text.clone());
+            }
+            problems.push(text);
+        }
+        problems.extend(report.errors.iter().map(ToString::to_string));
+        if report.changes > 0 {
+            info!(changes = report.changes, "fabric");
+        }
+        cause
+    }
+
+    /// Gives the pods' side its settings, and the runtime its configuration once they hold.
+    async fn settle_pods(&mut self, settings: Settings) -> Result<(), String> {
+        if self.settings.as_ref() != Some(&settings) {
+            self.worker.set_settings(settings.clone()).await?;
+            info!(ranges = ?settings.pod_cidrs, mode = ?settings.mode, mtu = settings.mtu, "pods");
+            self.settings = Some(settings);
+        }
+        match &self.conflist {
+            Some(conflist) => conflist::write(&conflist.folder, &conflist.socket, &conflist.state),
+            None => Ok(()),
+        }
+    }
+
+    fn readiness(&self, cause: Option<String>) -> Option<Readiness> {
+        match (&self.settings, cause) {
+            // Nothing new is known: what the last run knew holds.
+            (None, None) if !self.synced => None,
+            (None, None) => Some(Readiness::NotReady(match self.config {
+                Some(_) => format!("Node {} has no spec.podCIDRs yet", self.name),
+                None => "there is no network configuration yet (ConfigMap kube-system/flatnet)"
+                    .to_owned(),
+            })),
+            (None, Some(cause)) => Some(Readiness::NotReady(cause)),
+            (Some(_), Some(cause)) => Some(Readiness::Limited(cause)),
+            (Some(_), None) => Some(Readiness::Ready),
+        }
     }
 
     fn publish(&self) {
         self.published.store(Arc::new(Snapshot {
             cluster: self.cluster.clone(),
             config: self.config.clone(),
+            fabric: self.fabric.plan().cloned(),
             problems: self.problems.clone(),
             synced: self.synced,
         }));
-        let _ = &self.kubernetes;
+    }
+}
+
+/// Routes and addresses of single hosts come and go with pods.
+fn of_a_pod(length: u8, most: u8) -> bool {
+    length == most
+}
+
+async fn kernel_events(monitor: &mut AsyncFd<Monitor>) -> Result<Vec<Event>, String> {
+    loop {
+        let mut ready = monitor
+            .readable_mut()
+            .await
+            .map_err(|error| format!("watch the kernel: {error}"))?;
+        let events = ready
+            .get_inner_mut()
+            .read()
+            .map_err(|error| error.to_string())?;
+        if events.is_empty() {
+            ready.clear_ready();
+        } else {
+            return Ok(events);
+        }
     }
 }

@@ -163,7 +163,8 @@ impl Server {
                 })
             })
             .collect();
-        Ok(json!({ "node": self.node, "pods": pods }))
+        let snapshot = self.published.load();
+        Ok(json!({ "node": self.node, "fabric": snapshot.fabric, "pods": pods }))
     }
 
     fn cluster(&self) -> Result<Value, CniError> {
@@ -171,6 +172,7 @@ impl Server {
         Ok(json!({
             "node": self.node,
             "config": snapshot.config,
+            "fabric": snapshot.fabric,
             "nodes": snapshot.cluster.nodes.values().collect::<Vec<_>>(),
             "pods": snapshot.cluster.pods.values().collect::<Vec<_>>(),
         }))

@@ -14,6 +14,13 @@ pub enum Update {
     Config(Box<Config>),
     /// Everything there was at the start has been told.
     Synced,
+    /// An object cannot be understood; what was known of it stays.
+    Bad {
+        /// Kind and name, for example `Node node1`.
+        object: String,
+        /// Object, field and cause in one sentence.
+        problem: String,
+    },
     /// Something could not be learned; what was known stays.
     Problem(String),
 }
@@ -40,7 +47,7 @@ pub(crate) async fn open(
                     match update {
                         api::watch::Update::Change(change) => Update::Change(change),
                         api::watch::Update::Synced => Update::Synced,
-                        api::watch::Update::Problem(error) => Update::Problem(error.to_string()),
+                        api::watch::Update::Problem(error) => problem(&error),
                     }
                 });
             let config = api::watch::config(&client).map(|update| match update {
@@ -50,9 +57,19 @@ pub(crate) async fn open(
                     api::convert::CONFIG_NAMESPACE,
                     api::convert::CONFIG_NAME
                 )),
-                api::watch::ConfigUpdate::Problem(error) => Update::Problem(error.to_string()),
+                api::watch::ConfigUpdate::Problem(error) => problem(&error),
             });
             Ok((stream::select(changes, config).boxed(), Some(client)))
         }
+    }
+}
+
+fn problem(error: &api::Error) -> Update {
+    match error {
+        api::Error::Field { object, .. } => Update::Bad {
+            object: object.clone(),
+            problem: error.to_string(),
+        },
+        _ => Update::Problem(error.to_string()),
     }
 }

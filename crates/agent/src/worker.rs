@@ -146,8 +146,10 @@ impl Worker {
     }
 
     /// What STATUS says from now on.
-    pub(crate) async fn set_readiness(&self, readiness: Readiness) {
-        let _ = self.0.send(Job::Readiness(readiness)).await;
+    pub(crate) async fn set_readiness(&self, readiness: Option<Readiness>) {
+        if let Some(readiness) = readiness {
+            let _ = self.0.send(Job::Readiness(readiness)).await;
+        }
     }
 
     /// Looks for what others changed. Not queued behind a full queue: the next one will do.

@@ -485,8 +485,8 @@ impl Manager {
     }
 }
 
-/// `fn-` and 11 hex digits.
-fn is_pod_link(name: &str) -> bool {
+/// Whether a link's name is that of a pod's link on the node: `fn-` and 11 hex digits.
+pub fn is_pod_link(name: &str) -> bool {
     name.strip_prefix("fn-")
         .is_some_and(|id| id.len() == 11 && id.bytes().all(|b| b.is_ascii_hexdigit()))
 }

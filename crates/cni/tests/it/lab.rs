@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use linux::{NetNs, Netlink, run_in};
+use linux::link::NewKind;
+use linux::{NetNs, Netlink, NewLink, run_in};
 use model::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,6 +29,8 @@ pub fn can_run(test: &str) -> bool {
 /// A node's namespace, with an agent in it or without.
 pub struct Node {
     pub netns: NetNs,
+    /// Beyond the node's eth0: 10.0.1.1, the node's default gateway.
+    pub outside: NetNs,
     pub dir: TempDir,
     pub config: Config,
     pub pod_cidrs: Vec<String>,
@@ -45,9 +48,10 @@ impl Node {
     pub fn without_agent(ranges: &[&str]) -> Node {
         let netns = NetNs::anonymous().unwrap();
         Netlink::open_in(&netns).unwrap().set_up(1).unwrap();
+        let outside = NetNs::anonymous().unwrap();
+        link_up(&netns, &outside);
         let dual = ranges.iter().any(|range| range.contains(':'));
         let mut config = Config::default();
-        config.fabric.mtu = Some(1450);
         if dual {
             config
                 .cluster_cidrs
@@ -55,6 +59,7 @@ impl Node {
         }
         Node {
             netns,
+            outside,
             dir: tempfile::Builder::new()
                 .prefix("flatnet-cni-")
                 .tempdir()
@@ -326,4 +331,37 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A link from the node to somewhere else, with the default route through it.
+fn link_up(node: &NetNs, outside: &NetNs) {
+    let mut netlink = Netlink::open_in(node).unwrap();
+    let peer = linux::VethEnd {
+        name: "eth0",
+        netns: Some(outside),
+        mtu: None,
+        mac: None,
+    };
+    netlink
+        .create_link(&NewLink::new("eth0", NewKind::Veth(peer)))
+        .unwrap();
+    let mut far = Netlink::open_in(outside).unwrap();
+    let index = far.expect_link("eth0").unwrap().index;
+    far.set_up(index).unwrap();
+    far.add_address(&linux::Address::new(
+        index,
+        "10.0.1.1/24".parse::<ipnet::IpNet>().unwrap(),
+    ))
+    .unwrap();
+    let index = netlink.expect_link("eth0").unwrap().index;
+    netlink
+        .add_address(&linux::Address::new(
+            index,
+            "10.0.1.10/24".parse::<ipnet::IpNet>().unwrap(),
+        ))
+        .unwrap();
+    let default = linux::Route::new("0.0.0.0/0".parse::<ipnet::IpNet>().unwrap(), index);
+    netlink
+        .add_route(&default.via("10.0.1.1".parse().unwrap()))
+        .unwrap();
 }

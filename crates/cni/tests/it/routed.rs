@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use linux::{Mac, NetNs, Netlink, NewLink, RouteFilter, link::NewKind};
+use linux::{Mac, RouteFilter};
 
 use super::lab::{Node, Pod, can_run, connect, ip_of};
 
@@ -107,46 +107,11 @@ fn an_address_nobody_has_is_refused_at_once_and_stays_inside() {
         return;
     }
     let node = Node::start(&["10.244.1.0/24"]);
-    // A default route: without the node's own answer packets would leave by it.
-    let outside = NetNs::anonymous().unwrap();
-    link_up(&node.netns, &outside);
+    // The node has a default route: without its own answer packets would leave by it.
     let pod = Pod::new("a");
     let result = node.add(&pod);
     let mut netlink = node.netlink();
     let route = netlink.route_to("10.244.1.99".parse().unwrap());
     assert!(matches!(route, Ok(None) | Err(_)), "{route:?}");
     assert_eq!(ip_of(&result, 0).to_string(), "10.244.1.2");
-}
-
-/// A link from the node to somewhere else, with the default route through it.
-fn link_up(node: &NetNs, outside: &NetNs) {
-    let mut netlink = Netlink::open_in(node).unwrap();
-    let peer = linux::VethEnd {
-        name: "eth0",
-        netns: Some(outside),
-        mtu: None,
-        mac: None,
-    };
-    netlink
-        .create_link(&NewLink::new("eth0", NewKind::Veth(peer)))
-        .unwrap();
-    let mut far = Netlink::open_in(outside).unwrap();
-    let index = far.expect_link("eth0").unwrap().index;
-    far.set_up(index).unwrap();
-    far.add_address(&linux::Address::new(
-        index,
-        "10.0.1.1/24".parse::<ipnet::IpNet>().unwrap(),
-    ))
-    .unwrap();
-    let index = netlink.expect_link("eth0").unwrap().index;
-    netlink
-        .add_address(&linux::Address::new(
-            index,
-            "10.0.1.10/24".parse::<ipnet::IpNet>().unwrap(),
-        ))
-        .unwrap();
-    let default = linux::Route::new("0.0.0.0/0".parse::<ipnet::IpNet>().unwrap(), index);
-    netlink
-        .add_route(&default.via("10.0.1.1".parse().unwrap()))
-        .unwrap();
 }

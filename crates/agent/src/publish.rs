@@ -1,0 +1,211 @@
+//! What the node says of itself in the API: its VXLAN ends, whether its network works, and
+//! what is wrong with objects.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::convert::flannel;
+use api::events::Recorder;
+use fabric::Published;
+use k8s_openapi::api::core::v1::ObjectReference;
+use model::config::FabricMode;
+use model::{Config, Node};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+const COMPONENT: &str = "flatnet-agent";
+/// Written once more after this time although nothing changed: somebody else may have.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What is to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Annotations of the Node, once there is a plan.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// The node's network: `Ok`, or why it does not work. Absent while nothing is known.
+    pub network: Option<Result<(), String>>,
+}
+
+/// Flannel's annotations for a node.
+pub(crate) fn annotations(
+    node: &Node,
+    config: &Config,
+    published: &Published,
+) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut say = |key: &str, value: String| {
+        all.insert(key.to_owned(), value);
+    };
+    let kind = match config.fabric.mode {
+        FabricMode::Vxlan | FabricMode::CrossSubnet => "vxlan",
+        FabricMode::HostGw => "host-gw",
+    };
+    say(flannel::BACKEND_TYPE, kind.to_owned());
+    say(flannel::KUBE_SUBNET_MANAGER, "true".to_owned());
+    let data = |mac: linux::Mac| format!(r#"{{"VNI":{},"VtepMAC":"{mac}"}}"#, config.fabric.vni);
+    if let Some(mac) = published.v4 {
+        say(flannel::BACKEND_DATA, data(mac));
+    }
+    if let Some(mac) = published.v6 {
+        say(flannel::BACKEND_V6_DATA, data(mac));
+    }
+    for address in &node.addresses {
+        let key = if address.is_ipv4() {
+            flannel::PUBLIC_IP
+        } else {
+            flannel::PUBLIC_IPV6
+        };
+        say(key, IpAddr::to_string(address));
+    }
+    all
+}
+
+/// The writer's end in the loop.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    said: watch::Sender<Said>,
+    recorder: Option<Recorder>,
+    node: String,
+}
+
+impl Publisher {
+    /// Starts the writer; without a client nothing is written.
+    pub(crate) fn start(client: Option<kube::Client>, node: &str) -> Publisher {
+        let (said, heard) = watch::channel(Said::default());
+        let recorder = client
+            .as_ref()
+            .map(|client| Recorder::new(client.clone(), COMPONENT, Some(node)));
+        if let Some(client) = client {
+            tokio::spawn(write(client, node.to_owned(), heard));
+        }
+        Publisher {
+            said,
+            recorder,
+            node: node.to_owned(),
+        }
+    }
+
+    /// What is to be written from now on.
+    pub(crate) fn say(&self, said: Said) {
+        self.said.send_if_modified(|old| {
+            let changed = *old != said;
+            *old = said;
+            changed
+        });
+    }
+
+    /// An Event on this node.
+    pub(crate) fn node_event(&self, reason: &str, message: &str) {
+        self.event("Node", None, &self.node, reason, message);
+    }
+
+    /// An Event on the configuration.
+    pub(crate) fn config_event(&self, reason: &str, message: &str) {
+        self.event(
+            "ConfigMap",
+            Some(api::convert::CONFIG_NAMESPACE),
+            api::convert::CONFIG_NAME,
+            reason,
+            message,
+        );
+    }
+
+    fn event(&self, kind: &str, namespace: Option<&str>, name: &str, reason: &str, message: &str) {
+        let Some(recorder) = &self.recorder else {
+            return;
+        };
+        let on = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some(kind.to_owned()),
+            namespace: namespace.map(str::to_owned),
+            name: Some(name.to_owned()),
+            // As the kubelet refers to its node: `kubectl describe node` looks for it.
+            uid: (kind == "Node").then(|| name.to_owned()),
+            ..ObjectReference::default()
+        };
+        recorder.warning(on, reason, message);
+    }
+}
+
+async fn write(client: kube::Client, node: String, mut heard: watch::Receiver<Said>) {
+    let mut backoff = api::Backoff::reconnect();
+    loop {
+        let said = heard.borrow_and_update().clone();
+        let wait = match write_once(&client, &node, &said).await {
+            Ok(()) => {
+                backoff.reset();
+                AGAIN
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the node's state is not written");
+                backoff.wait()
+            }
+        };
+        let Ok(changed) = timeout(wait, heard.changed()).await else {
+            continue;
+        };
+        if changed.is_err() {
+            return;
+        }
+        // Changes come in groups.
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn write_once(client: &kube::Client, node: &str, said: &Said) -> Result<(), api::Error> {
+    if let Some(annotations) = &said.annotations {
+        api::status::node_annotations(client, COMPONENT, node, annotations).await?;
+    }
+    if let Some(network) = &said.network {
+        let (unavailable, reason, message) = match network {
+            Ok(()) => (false, "FlatnetIsUp", "flatnet is running on this node"),
+            Err(cause) => (true, "FlatnetNotReady", cause.as_str()),
+        };
+        api::status::node_condition(
+            client,
+            node,
+            "NetworkUnavailable",
+            unavailable,
+            reason,
+            message,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_annotations_are_flannels() {
+        let node = Node {
+            name: "node1".into(),
+            addresses: vec!["10.0.1.10".parse().unwrap()],
+            pod_cidrs: Vec::new(),
+            vtep_mac: None,
+            vtep_mac_v6: None,
+            labels: BTreeMap::new(),
+        };
+        let published = Published {
+            v4: Some(linux::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56])),
+            v6: None,
+        };
+        let all = annotations(&node, &Config::default(), &published);
+        let text: Vec<String> = all
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        assert_eq!(
+            text,
+            [
+                r#"flannel.alpha.coreos.com/backend-data={"VNI":1,"VtepMAC":"52:54:00:12:34:56"}"#,
+                "flannel.alpha.coreos.com/backend-type=vxlan",
+                "flannel.alpha.coreos.com/kube-subnet-manager=true",
+                "flannel.alpha.coreos.com/public-ip=10.0.1.10",
+            ]
+        );
+    }
+}
