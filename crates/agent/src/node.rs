@@ -190,46 +190,25 @@ impl Node {
         }
     }
 
-    /// What others changed in the kernel, and what that asks for.
+    /// What changed in the kernel, and what that asks for.
     fn notice(&mut self, events: &[Event], due: &mut Due) {
         for event in events {
-            match event {
-                Event::Neighbour { .. } | Event::Fdb { gone: false, .. } => {}
-                Event::Route { route, gone } => {
-                    if *gone && route.dst.prefix_len() == route.dst.max_prefix_len() {
-                        due.heal_pods_in(SETTLE);
-                    } else if !of_a_pod(route.dst.prefix_len(), route.dst.max_prefix_len()) {
-                        self.look_again(due);
-                    }
+            if self.fabric.notice(event) {
+                due.converge_in(SETTLE);
+            }
+            let of_pods = match event {
+                Event::Link { link, .. } => {
+                    pods::manager::is_pod_link(&link.name) || link.name == pods::interface::BRIDGE
                 }
-                Event::Link { link, .. } if pods::manager::is_pod_link(&link.name) => {
-                    due.heal_pods_in(SETTLE)
-                }
-                Event::Address { gone: true, .. } => {
-                    due.heal_pods_in(SETTLE);
-                    self.look_again(due);
-                }
-                Event::Address { address, .. }
-                    if of_a_pod(address.net.prefix_len(), address.net.max_prefix_len()) => {}
-                Event::Nftables { table, .. } if table != "flatnet" => {}
-                Event::Link { .. }
-                | Event::Address { .. }
-                | Event::Fdb { .. }
-                | Event::Nftables { .. } => {
-                    due.heal_pods_in(SETTLE);
-                    self.look_again(due);
-                }
-                Event::Lost => {
-                    due.heal_pods_in(SETTLE);
-                    self.look_again(due);
-                }
+                Event::Route { gone, .. } | Event::Address { gone, .. } => *gone,
+                Event::Nftables { table, .. } => table == pods::ports::TABLE,
+                Event::Neighbour { .. } | Event::Fdb { .. } => false,
+                Event::Lost => true,
+            };
+            if of_pods {
+                due.heal_pods_in(SETTLE);
             }
         }
-    }
-
-    fn look_again(&mut self, due: &mut Due) {
-        self.fabric.resync();
-        due.converge_in(SETTLE);
     }
 
     /// Plans and applies everything that follows from what is known; when to do it again.
@@ -352,11 +331,6 @@ impl Node {
             synced: self.synced,
         }));
     }
-}
-
-/// Routes and addresses of single hosts come and go with pods.
-fn of_a_pod(length: u8, most: u8) -> bool {
-    length == most
 }
 
 async fn kernel_events(monitor: &mut AsyncFd<Monitor>) -> Result<Vec<Event>, String> {

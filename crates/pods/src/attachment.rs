@@ -180,6 +180,9 @@ pub struct Attachment {
     pub mode: PodMode,
     /// Addresses with the node's prefix length, at most one a family.
     pub addresses: Vec<IpNet>,
+    /// Hardware address the runtime asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<[u8; 6]>,
     /// Link on the node's side.
     pub host_link: String,
     /// Host ports.

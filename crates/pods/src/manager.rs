@@ -8,13 +8,15 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use model::config::PodMode;
 use serde_json::Value;
 use tracing::{info, warn};
 
 use crate::attachment::{Attachment, Key, PodRef};
 use crate::cni::{Call, CniError, Command, NetConf, PodArgs, address, code, parse_mac};
-use crate::interface::{Interface, Settings, Wires, plan, result};
+use crate::interface::{Interface, Settings, Wires, plan, result, shaper};
 use crate::ipam::{Entry, Journal, Ledger, Seconds, Wanted};
+use crate::ports::Ports;
 
 /// Where the plugin leaves word of a DEL that the agent did not hear.
 pub const RELEASED: &str = "released";
@@ -38,6 +40,7 @@ pub struct Manager {
     ledger: Ledger,
     journal: Journal,
     wires: Wires,
+    ports: Ports,
     settings: Option<Settings>,
     readiness: Readiness,
 }
@@ -65,6 +68,7 @@ impl Manager {
             ledger: Ledger::replay(opened.entries),
             journal: opened.journal,
             wires: Wires::open().map_err(|error| error.to_string())?,
+            ports: Ports::open().map_err(|error| error.to_string())?,
             settings: None,
             readiness: Readiness::NotReady("the node's pod CIDR is not known yet".to_owned()),
         };
@@ -90,6 +94,8 @@ impl Manager {
             .prepare_node(&settings)
             .map_err(|error| error.to_string())?;
         self.use_settings(settings);
+        // A new MTU reaches the pods that are there.
+        self.heal();
         Ok(())
     }
 
@@ -185,10 +191,11 @@ impl Manager {
             },
             mode: settings.mode,
             addresses,
+            mac,
             ports: conf.runtime.ports.clone(),
             bandwidth: conf.runtime.bandwidth,
         };
-        let interface = plan(&attachment, &settings, mac);
+        let interface = plan(&attachment, &settings);
         self.attach(attachment, &interface, now)?;
         let dns = conf.runtime.dns.clone().unwrap_or_else(|| conf.dns.clone());
         Ok(result(&interface, &call.netns, dns, previous).to_json(conf.version))
@@ -216,6 +223,12 @@ impl Manager {
         if let Err(error) = self.wires.make(interface, &netns) {
             self.forget(&key, now)?;
             return Err(error.into());
+        }
+        if interface.has_ports
+            && let Err(error) = self.ports.apply(self.ledger.attachments())
+        {
+            self.detach(&key, &netns, now)?;
+            return Err(kernel(error));
         }
         self.compact_if_long();
         Ok(())
@@ -264,18 +277,33 @@ impl Manager {
     /// Removes interface and attachment, either of which may be gone already.
     fn detach(&mut self, key: &Key, netns: &str, now: Seconds) -> Result<(), CniError> {
         // The link first: while it is there, nobody else may have the address.
-        let known = self
-            .ledger
-            .get(key)
-            .map(|attachment| attachment.host_link.clone());
-        let removed = self
-            .wires
-            .remove(&known.clone().unwrap_or_else(|| key.host_link()))
-            .map_err(kernel)?;
-        if !removed && !netns.is_empty() && known.is_some() {
+        let known = self.ledger.get(key).cloned();
+        let link = known.as_ref().map_or_else(
+            || key.host_link(),
+            |attachment| attachment.host_link.clone(),
+        );
+        let limited = known
+            .as_ref()
+            .is_none_or(|attachment| attachment.bandwidth.is_some());
+        let removed = self.wires.remove(&link, limited).map_err(kernel)?;
+        let Some(attachment) = known else {
+            return Ok(());
+        };
+        if !removed && !netns.is_empty() {
             crate::interface::remove_in_namespace(netns, &key.ifname).map_err(kernel)?;
         }
         self.forget(key, now)?;
+        if attachment.mode == PodMode::Bridge {
+            attachment
+                .ips()
+                .filter(IpAddr::is_ipv6)
+                .for_each(|ip| self.wires.forget_neighbour(ip));
+        }
+        if !attachment.ports.is_empty() {
+            self.ports
+                .apply(self.ledger.attachments())
+                .map_err(kernel)?;
+        }
         Ok(())
     }
 
@@ -305,7 +333,7 @@ impl Manager {
         let Some(settings) = self.settings.clone() else {
             return Err(self.not_ready(code::TRY_AGAIN));
         };
-        let interface = plan(&attachment, &settings, None);
+        let interface = plan(&attachment, &settings);
         let mut wrong = self
             .wires
             .check(&interface, &call.netns, &previous)
@@ -431,14 +459,30 @@ impl Manager {
             .iter()
             .filter(|link| is_pod_link(link) && !known.contains(link.as_str()))
         {
-            match self.wires.remove(link) {
+            match self.wires.remove(link, true) {
                 Ok(true) => found.links.push(link.clone()),
                 Ok(false) => {}
                 Err(error) => warn!(%error, "a link of no pod stays"),
             }
         }
+        self.remove_stray_shapers();
         found.adopted = self.ledger.attachments().count();
         Ok(found)
+    }
+
+    fn remove_stray_shapers(&mut self) {
+        let known: BTreeSet<String> = self
+            .ledger
+            .attachments()
+            .map(|a| shaper(&a.host_link))
+            .collect();
+        for stray in self.wires.shapers().unwrap_or_default() {
+            if !known.contains(&stray)
+                && let Err(error) = self.wires.remove(&stray, false)
+            {
+                warn!(%error, "a limiting link of no pod stays");
+            }
+        }
     }
 
     /// Reads and removes the plugin's release markers.
@@ -470,12 +514,14 @@ impl Manager {
         if let Err(error) = self.wires.prepare_node(&settings) {
             warn!(%error, "the node cannot be prepared for pods");
         }
-        let interfaces: Vec<Interface> = self
+        let interfaces: Vec<(Interface, &str)> = self
             .ledger
             .attachments()
-            .map(|attachment| plan(attachment, &settings, None))
+            .map(|attachment| (plan(attachment, &settings), attachment.netns.as_str()))
             .collect();
-        let (healed, errors) = self.wires.heal(&interfaces);
+        let (healed, mut errors) = self.wires.heal(&interfaces);
+        self.ports.forget();
+        errors.extend(self.ports.apply(self.ledger.attachments()).err());
         if !healed.is_empty() {
             info!(links = healed.join(" "), "healed");
         }

@@ -170,7 +170,7 @@ fn pods_that_vanish_while_the_agent_is_away_are_released() {
             .links()
             .unwrap()
             .iter()
-            .filter(|link| link.name.starts_with("fn-"))
+            .filter(|link| pods::manager::is_pod_link(&link.name))
             .count()
             == 1
     });

@@ -7,7 +7,9 @@
 )]
 
 mod agent;
+mod bridged;
 mod concurrency;
+mod extras;
 mod lab;
 mod operations;
 mod routed;

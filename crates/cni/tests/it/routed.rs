@@ -115,3 +115,16 @@ fn an_address_nobody_has_is_refused_at_once_and_stays_inside() {
     assert!(matches!(route, Ok(None) | Err(_)), "{route:?}");
     assert_eq!(ip_of(&result, 0).to_string(), "10.244.1.2");
 }
+
+#[test]
+fn a_pod_reaches_the_outside_as_its_node() {
+    if !can_run("a_pod_reaches_the_outside_as_its_node") {
+        return;
+    }
+    let node = Node::start(&["10.244.1.0/24"]);
+    let pod = Pod::new("a");
+    node.add(&pod);
+    let outside = "10.0.1.1".parse().unwrap();
+    let seen = connect(&pod.netns, &node.outside, at(outside, 80), at(outside, 80)).unwrap();
+    assert_eq!(seen.ip().to_string(), "10.0.1.10");
+}

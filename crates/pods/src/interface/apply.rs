@@ -1,6 +1,7 @@
 //! The planned interface in the kernel: made, healed, removed.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use linux::link::NewKind;
 use linux::{
@@ -8,7 +9,7 @@ use linux::{
 };
 use model::config::PodMode;
 
-use super::plan::{BRIDGE, Interface, Settings, single};
+use super::plan::{BRIDGE, Interface, Settings, shaper, single};
 use super::render::{host_sysctls, node_sysctls};
 use crate::cni::{CniError, code};
 
@@ -118,11 +119,17 @@ impl Wires {
 
     /// The node's side of one interface: settings, gateway addresses, routes. Idempotent.
     fn host_side(&mut self, interface: &Interface) -> Result<(), linux::Error> {
-        if interface.mode == PodMode::Bridge {
-            return Ok(());
-        }
         let link = self.node.expect_link(&interface.host_link)?.index;
-        for (key, value) in host_sysctls(&interface.host_link, &interface.addresses) {
+        self.limit(interface, link)?;
+        if interface.mode == PodMode::Bridge {
+            let bridge = self.node.expect_link(BRIDGE)?.index;
+            return self.know_neighbour(interface, bridge);
+        }
+        for (key, value) in host_sysctls(
+            &interface.host_link,
+            &interface.addresses,
+            interface.has_ports,
+        ) {
             sysctl::write(&key, value)?;
         }
         for (address, gateway) in interface.addresses.iter().zip(&interface.gateways) {
@@ -130,6 +137,19 @@ impl Wires {
                 .replace_address(&Address::new(link, single(gateway.addr())))?;
             self.node
                 .replace_route(&Route::new(single(address.addr()), link))?;
+        }
+        self.know_neighbour(interface, link)
+    }
+
+    /// Tells the node the pod's hardware address behind its IPv6 addresses: while the link's own
+    /// address is in duplicate address detection (one to two seconds), the node would ask for
+    /// none and drop what it forwards to the new pod.
+    fn know_neighbour(&mut self, interface: &Interface, link: u32) -> Result<(), linux::Error> {
+        for address in &interface.addresses {
+            if address.addr().is_ipv6() {
+                self.node
+                    .replace_neighbour(link, address.addr(), interface.mac)?;
+            }
         }
         Ok(())
     }
@@ -156,11 +176,16 @@ impl Wires {
                 "it is there and is not a bridge",
             ));
         }
-        if !bridge.up {
-            self.node.set_up(bridge.index)?;
+        if !bridge.up || bridge.mtu != interface.mtu {
+            let change = LinkChange {
+                up: Some(true),
+                mtu: Some(interface.mtu),
+                ..LinkChange::default()
+            };
+            self.node.change_link(bridge.index, &change)?;
         }
         // Routed pods of the same node, from before a change of mode, are behind the bridge.
-        for (key, value) in host_sysctls(BRIDGE, &interface.addresses) {
+        for (key, value) in host_sysctls(BRIDGE, &interface.addresses, interface.has_ports) {
             sysctl::write(&key, value)?;
         }
         for gateway in &interface.gateways {
@@ -190,8 +215,28 @@ impl Wires {
     }
 
     /// Removes the node's side, and with it the pod's; false where there was none.
-    pub fn remove(&mut self, host_link: &str) -> Result<bool, linux::Error> {
+    pub fn remove(&mut self, host_link: &str, limited: bool) -> Result<bool, linux::Error> {
+        if limited {
+            self.node.delete_link(&shaper(host_link))?;
+        }
         self.node.delete_link(host_link)
+    }
+
+    /// Removes what the bridge knows of an address; routed links take that along.
+    pub fn forget_neighbour(&mut self, ip: IpAddr) {
+        if let Ok(Some(bridge)) = self.node.link(BRIDGE) {
+            // It may never have been there.
+            let _ = self.node.delete_neighbour(bridge.index, ip);
+        }
+    }
+
+    /// Links that hold back what pods send.
+    pub fn shapers(&mut self) -> Result<Vec<String>, linux::Error> {
+        let links = self.node.links()?.into_iter();
+        Ok(links
+            .filter(|link| link.kind == Kind::Ifb && link.name.starts_with("fn-i"))
+            .map(|link| link.name)
+            .collect())
     }
 
     /// The links of this node's pods: every link with our prefix that is one end of a pair.
@@ -205,7 +250,7 @@ impl Wires {
 
     /// Puts back what others took from the node's side of these interfaces; the names of
     /// those that needed it, and what could not be put back.
-    pub fn heal(&mut self, interfaces: &[Interface]) -> (Vec<String>, Vec<linux::Error>) {
+    pub fn heal(&mut self, interfaces: &[(Interface, &str)]) -> (Vec<String>, Vec<linux::Error>) {
         let mut healed = Vec::new();
         let mut errors = Vec::new();
         let state = self.node.links().and_then(|links| {
@@ -219,13 +264,14 @@ impl Wires {
             Ok(state) => state,
             Err(error) => return (healed, vec![error]),
         };
-        for interface in interfaces {
+        for (interface, netns) in interfaces {
             // A pod whose link is gone cannot be healed: its runtime makes it anew.
             let Some(link) = links.iter().find(|link| link.name == interface.host_link) else {
                 continue;
             };
             let whole =
                 link.up
+                    && link.mtu == interface.mtu
                     && match interface.mode {
                         PodMode::Bridge => links.iter().any(|bridge| {
                             bridge.name == BRIDGE && bridge.up && link.master == Some(bridge.index)
@@ -245,7 +291,7 @@ impl Wires {
             if whole {
                 continue;
             }
-            match self.put_back(interface, link) {
+            match self.put_back(interface, link, netns) {
                 Ok(()) => healed.push(interface.host_link.clone()),
                 Err(error) => errors.push(error),
             }
@@ -253,7 +299,15 @@ impl Wires {
         (healed, errors)
     }
 
-    fn put_back(&mut self, interface: &Interface, link: &Link) -> Result<(), linux::Error> {
+    fn put_back(
+        &mut self,
+        interface: &Interface,
+        link: &Link,
+        netns: &str,
+    ) -> Result<(), linux::Error> {
+        if link.mtu != interface.mtu {
+            self.set_mtu(interface, link, netns)?;
+        }
         if interface.mode == PodMode::Bridge {
             let bridge = self.bridge(interface)?;
             let change = LinkChange {
@@ -261,12 +315,28 @@ impl Wires {
                 up: Some(true),
                 ..LinkChange::default()
             };
-            return self.node.change_link(link.index, &change);
-        }
-        if !link.up {
+            self.node.change_link(link.index, &change)?;
+        } else if !link.up {
             self.node.set_up(link.index)?;
         }
         self.host_side(interface)
+    }
+
+    /// Both ends: one that sends more than the other takes would lose packets silently.
+    fn set_mtu(
+        &mut self,
+        interface: &Interface,
+        link: &Link,
+        netns: &str,
+    ) -> Result<(), linux::Error> {
+        let change = LinkChange {
+            mtu: Some(interface.mtu),
+            ..LinkChange::default()
+        };
+        let mut pod = Netlink::open_in(&NetNs::open(netns)?)?;
+        let inside = pod.expect_link(&interface.ifname)?.index;
+        pod.change_link(inside, &change)?;
+        self.node.change_link(link.index, &change)
     }
 
     pub(super) fn node(&mut self) -> &mut Netlink {

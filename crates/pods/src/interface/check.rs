@@ -44,6 +44,7 @@ impl Wires {
         if !link.up {
             wrong.push(format!("link {name} is down"));
         }
+        wrong.extend(self.check_limits(interface, link.index)?);
         match interface.mode {
             PodMode::Bridge => {
                 let bridge = self.node().link(BRIDGE)?.map(|bridge| bridge.index);
@@ -98,6 +99,7 @@ fn check_link(
             }
             if let Some(mtu) = listed.mtu
                 && mtu != link.mtu
+                && link.mtu != interface.mtu
             {
                 wrong.push(format!("interface {name} has MTU {}, not {mtu}", link.mtu));
             }

@@ -5,9 +5,10 @@
 
 mod apply;
 mod check;
+mod limit;
 mod plan;
 mod render;
 
 pub use apply::{ApplyError, Wires, remove_in_namespace};
-pub use plan::{BRIDGE, Interface, Settings, gateway, plan};
+pub use plan::{BRIDGE, Interface, Settings, gateway, plan, shaper};
 pub use render::result;

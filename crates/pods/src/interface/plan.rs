@@ -7,7 +7,7 @@ use linux::Mac;
 use model::config::PodMode;
 use serde::{Deserialize, Serialize};
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, Bandwidth};
 
 /// The bridge of mode `bridge`.
 pub const BRIDGE: &str = "cni0";
@@ -81,10 +81,16 @@ pub struct Interface {
     pub gateways: Vec<IpNet>,
     /// Routes in the pod, in the order they must be made.
     pub routes: Vec<PodRoute>,
+    /// Limits.
+    pub bandwidth: Option<Bandwidth>,
+    /// Link on the node that holds back what the pod sends, where that is limited.
+    pub shaper: String,
+    /// Whether the node's own loopback must reach the pod through a host port.
+    pub has_ports: bool,
 }
 
-/// What the attachment needs. `mac` is the address the runtime requested.
-pub fn plan(attachment: &Attachment, settings: &Settings, mac: Option<[u8; 6]>) -> Interface {
+/// What the attachment needs.
+pub fn plan(attachment: &Attachment, settings: &Settings) -> Interface {
     let mut gateways = Vec::new();
     let mut routes = Vec::new();
     for address in &attachment.addresses {
@@ -126,7 +132,7 @@ pub fn plan(attachment: &Attachment, settings: &Settings, mac: Option<[u8; 6]>) 
     let (own, host) = hardware_addresses(&attachment.addresses);
     Interface {
         ifname: attachment.key.ifname.clone(),
-        mac: mac.map_or(own, Mac),
+        mac: attachment.mac.map_or(own, Mac),
         host_link: attachment.host_link.clone(),
         host_mac: host,
         mtu: settings.mtu,
@@ -134,7 +140,17 @@ pub fn plan(attachment: &Attachment, settings: &Settings, mac: Option<[u8; 6]>) 
         addresses: attachment.addresses.clone(),
         gateways,
         routes,
+        bandwidth: attachment.bandwidth,
+        shaper: shaper(&attachment.host_link),
+        has_ports: !attachment.ports.is_empty(),
     }
+}
+
+/// Name of the link that holds back what a pod sends: the host link's, with an `i` for `ifb`
+/// in the place of its last digit.
+pub fn shaper(host_link: &str) -> String {
+    let id = host_link.trim_start_matches("fn-");
+    format!("fn-i{}", id.get(..10).unwrap_or(id))
 }
 
 /// Hardware addresses that follow from the pod's address: whoever has the address next has the
@@ -172,6 +188,7 @@ mod tests {
             addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
             ports: Vec::new(),
             bandwidth: None,
+            mac: None,
         }
     }
 
@@ -200,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_ipv4_pod_sees_what_the_seeds_show() {
-        let interface = plan(&attachment(&["10.244.1.5/24"]), &settings(), None);
+        let interface = plan(&attachment(&["10.244.1.5/24"]), &settings());
         assert_eq!(
             routes(&interface),
             ["0.0.0.0/0 via 10.244.1.1", "10.244.0.0/16 via 10.244.1.1"]
@@ -211,11 +228,11 @@ mod tests {
 
     #[test]
     fn an_ipv6_pod_has_only_its_gateway_on_the_link() {
-        let interface = plan(
-            &attachment(&["10.244.1.5/24", "fd00:10:244:1::5/64"]),
-            &settings(),
-            Some([2, 0, 0, 0, 0, 9]),
-        );
+        let attachment = Attachment {
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            ..attachment(&["10.244.1.5/24", "fd00:10:244:1::5/64"])
+        };
+        let interface = plan(&attachment, &settings());
         assert_eq!(
             routes(&interface)[2..],
             [
@@ -230,7 +247,7 @@ mod tests {
     fn the_gateway_outlives_a_change_of_range() {
         let mut settings = settings();
         settings.pod_cidrs = vec!["10.244.9.0/24".parse().unwrap()];
-        let interface = plan(&attachment(&["10.244.1.5/24"]), &settings, None);
+        let interface = plan(&attachment(&["10.244.1.5/24"]), &settings);
         assert_eq!(
             interface.gateways,
             ["10.244.1.1/24".parse::<IpNet>().unwrap()]

@@ -57,8 +57,16 @@ pub fn result(
 /// The pod's subnet is on its link, so it asks for its neighbours' hardware addresses: the node
 /// answers for them (proxy_arp) and at once (proxy_delay, 0.8 s by default). The gateway's own
 /// address is on the link as well; proxy_arp alone would need a route to it through another.
-pub(super) fn host_sysctls(link: &str, addresses: &[IpNet]) -> Vec<(String, &'static str)> {
+pub(super) fn host_sysctls(
+    link: &str,
+    addresses: &[IpNet],
+    has_ports: bool,
+) -> Vec<(String, &'static str)> {
     let mut settings = Vec::new();
+    if has_ports {
+        // Packets to 127.0.0.1:HOSTPORT are sent to the pod from there.
+        settings.push((format!("net/ipv4/conf/{link}/route_localnet"), "1"));
+    }
     if addresses.iter().any(|net| net.addr().is_ipv4()) {
         settings.push((format!("net/ipv4/conf/{link}/proxy_arp"), "1"));
         settings.push((format!("net/ipv4/neigh/{link}/proxy_delay"), "0"));

@@ -300,6 +300,7 @@ mod tests {
             addresses,
             ports: Vec::new(),
             bandwidth: None,
+            mac: None,
         }
     }
 
