@@ -247,8 +247,8 @@ mod tests {
             "fib daddr type local dnat ip to meta l4proto . th dport map @pods-ports comment \"host port\"",
             "dnat ip to ip daddr . meta l4proto . th dport map @pods-ports-at comment \"host port of one address\"",
             "ct status dnat ip saddr . ip daddr @pods-hairpin masquerade comment \"hairpin\"",
-            "6 . 8080 : 10.244.1.2 . 80",
-            "10.0.1.10 . 6 . 8081 : 10.244.1.3 . 80",
+            "tcp . 8080 : 10.244.1.2 . 80",
+            "10.0.1.10 . tcp . 8081 : 10.244.1.3 . 80",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
