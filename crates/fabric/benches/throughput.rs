@@ -19,7 +19,7 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use linux::link::NewKind;
-use linux::{Address, NewLink, Route, VethEnd, Vxlan, run_in, sysctl};
+use linux::{Address, NewLink, Route, VethEnd, run_in};
 use model::config::FabricMode;
 
 use cluster::{config, net, node};
@@ -44,6 +44,41 @@ fn main() {
         &mut by_hand(true),
     );
     compare_same_node();
+    scale();
+}
+
+/// A large cluster on the real kernel: the first look, and one node's change after it.
+fn scale() {
+    let mut lab = Lab::new(vec![node(1, false)], config(FabricMode::Vxlan));
+    for number in 0..5000_u32 {
+        let mut peer = node(2, false);
+        peer.name = format!("peer{number}");
+        let octets = (number + 1024).to_be_bytes();
+        peer.addresses = vec![[10, 9, octets[2], octets[3]].into()];
+        peer.pod_cidrs = vec![net(&format!(
+            "10.{}.{}.0/24",
+            128 + number / 256,
+            number % 256
+        ))];
+        peer.vtep_mac = Some([2, 9, 9, 9, octets[2], octets[3]]);
+        lab.cluster.nodes.insert(peer.name.clone(), peer);
+    }
+    lab.config.cluster_cidrs = vec![net("10.128.0.0/9")];
+    if let Some(own) = lab.cluster.nodes.get_mut("node1") {
+        own.pod_cidrs = vec![net("10.255.0.0/24")];
+    }
+    let timed = |lab: &mut Lab| {
+        let start = Instant::now();
+        let report = lab.turn(0);
+        assert_eq!(report.errors, []);
+        (report.changes, start.elapsed())
+    };
+    println!("5,000 nodes, changes and time:");
+    println!("  all new            {:?}", timed(&mut lab));
+    lab.cluster.nodes.remove("peer77");
+    println!("  one node leaves    {:?}", timed(&mut lab));
+    lab.nodes[0].fabric.resync();
+    println!("  looked at anew     {:?}", timed(&mut lab));
 }
 
 fn nodes() -> Vec<model::Node> {
@@ -58,56 +93,12 @@ fn ours(mode: FabricMode, mtu: u32) -> Lab {
     lab
 }
 
-/// What one types with `ip` and `bridge`: routes, and for a tunnel its two ends.
+/// Two nodes connected as one does it with `ip` and `bridge`.
 fn by_hand(tunnel: bool) -> Lab {
     let mtu = if tunnel { 1450 } else { 1500 };
     let mut lab = Lab::with_mtu(nodes(), config(FabricMode::HostGw), mtu);
-    for at in 0..2_u8 {
-        let (own, other) = (at + 1, 2 - at);
-        let station = &mut lab.nodes[usize::from(at)].station;
-        run_in(&station.netns, || {
-            sysctl::write("net/ipv4/ip_forward", "1").unwrap()
-        })
-        .unwrap();
-        let eth0 = station.index("eth0");
-        let range = net(&format!("10.244.{other}.0/24"));
-        let remote = IpAddr::from([10, 0, 1, 10 * other]);
-        if !tunnel {
-            station
-                .netlink
-                .add_route(&Route::new(range, eth0).via(remote))
-                .unwrap();
-            continue;
-        }
-        let vxlan = Vxlan {
-            id: 1,
-            port: 8472,
-            local: Some([10, 0, 1, 10 * own].into()),
-            parent: Some(eth0),
-            learning: false,
-        };
-        let mac = |number: u8| linux::Mac::local([2, 0, 0, 0, 0, number]);
-        let new = NewLink {
-            mtu: Some(1450),
-            mac: Some(mac(own)),
-            ..NewLink::new("vxlan1", NewKind::Vxlan(vxlan))
-        };
-        station.netlink.create_link(&new).unwrap();
-        station.address("vxlan1", &format!("10.244.{own}.0/32"));
-        let dev = station.index("vxlan1");
-        let gateway = IpAddr::from([10, 244, other, 0]);
-        station
-            .netlink
-            .replace_neighbour(dev, gateway, mac(other))
-            .unwrap();
-        station
-            .netlink
-            .replace_fdb(dev, mac(other), remote)
-            .unwrap();
-        station
-            .netlink
-            .add_route(&Route::new(range, dev).via_onlink(gateway))
-            .unwrap();
+    for (at, other) in [(0, 1), (1, 0)] {
+        lab.by_hand(at, other, tunnel);
     }
     lab
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fabric::{Fabric, Report};
 use linux::link::NewKind;
-use linux::{Address, Host, NetNs, Netlink, NewLink, Route, VethEnd, run_in, sysctl};
+use linux::{Address, Host, Mac, NetNs, Netlink, NewLink, Route, VethEnd, Vxlan, run_in, sysctl};
 use model::{Cluster, Config, Node};
 
 use crate::cluster::net;
@@ -131,6 +131,51 @@ impl Lab {
             lab.cluster.nodes.insert(node.name.clone(), node);
         }
         lab
+    }
+
+    /// Connects a node to another one as Flannel does, or one by hand with `ip` and `bridge`.
+    pub fn by_hand(&mut self, at: usize, other: usize, tunnel: bool) {
+        let other = self.nodes[other].node.clone();
+        let node = self.nodes[at].node.clone();
+        let station = &mut self.nodes[at].station;
+        run_in(&station.netns, || {
+            sysctl::write("net/ipv4/ip_forward", "1").unwrap()
+        })
+        .unwrap();
+        let eth0 = station.index("eth0");
+        let (range, remote) = (other.pod_cidrs[0], other.addresses[0]);
+        if !tunnel {
+            station
+                .netlink
+                .add_route(&Route::new(range, eth0).via(remote))
+                .unwrap();
+            return;
+        }
+        let vxlan = Vxlan {
+            id: 1,
+            port: 8472,
+            local: Some(node.addresses[0]),
+            parent: Some(eth0),
+            learning: false,
+        };
+        let new = NewLink {
+            mtu: Some(1450),
+            mac: node.vtep_mac.map(Mac),
+            ..NewLink::new("flannel.1", NewKind::Vxlan(vxlan))
+        };
+        station.netlink.create_link(&new).unwrap();
+        station.address("flannel.1", &format!("{}/32", node.pod_cidrs[0].network()));
+        let dev = station.index("flannel.1");
+        let (gateway, mac) = (range.network(), Mac(other.vtep_mac.unwrap()));
+        station
+            .netlink
+            .replace_neighbour(dev, gateway, mac)
+            .unwrap();
+        station.netlink.replace_fdb(dev, mac, remote).unwrap();
+        station
+            .netlink
+            .add_route(&Route::new(range, dev).via_onlink(gateway))
+            .unwrap();
     }
 
     /// Every agent's turn, until none has anything to do.

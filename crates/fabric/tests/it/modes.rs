@@ -5,6 +5,7 @@ use model::config::FabricMode;
 use crate::cluster::{config, far_node, net, node};
 use crate::lab::{Lab, reached, root};
 use fabric::Via;
+use linux::{run_in, sysctl};
 
 fn carried(test: &str, mode: FabricMode, dual: bool) {
     if !root(test) {
@@ -136,4 +137,66 @@ fn host_gw_across_subnets_is_that_nodes_problem() {
         ]
     );
     assert_eq!(lab.seen(0, 1, false), Some(lab.pod_ip(0, false)));
+}
+
+/// A node run by Flannel, with the objects it makes and a hardware address of its own choice.
+#[test]
+fn a_flannel_node_and_ours_reach_each_other() {
+    if !root("flannel") {
+        return;
+    }
+    let mut theirs = node(2, false);
+    theirs.vtep_mac = Some([0x4a, 0x10, 0x20, 0x30, 0x40, 0x50]);
+    let mut lab = Lab::new(vec![node(1, false), theirs], config(FabricMode::Vxlan));
+    assert_eq!(lab.turn(0).errors, []);
+    lab.by_hand(1, 0, true);
+    lab.assert_flat(false);
+
+    // On one host both want the same VNI and port: said by name.
+    lab.config.fabric.mode = FabricMode::Vxlan;
+    let report = lab.turn(1);
+    assert_eq!(report.published.v4, None);
+    assert!(
+        report.errors[0]
+            .to_string()
+            .contains("link flannel.1 has VNI 1 on port 8472 already"),
+        "{:?}",
+        report.errors
+    );
+    lab.nodes[1]
+        .station
+        .netlink
+        .delete_link("flannel.1")
+        .unwrap();
+    let report = lab.turn(1);
+    assert_eq!(report.errors, []);
+    lab.publish(1, &report);
+    lab.settle();
+    lab.assert_flat(false);
+}
+
+/// A node whose filters are strict, as some distributions set them.
+#[test]
+fn strict_reverse_path_filters_are_loosened() {
+    if !root("rp_filter") {
+        return;
+    }
+    let mut lab = Lab::new(
+        vec![node(1, false), node(2, false)],
+        config(FabricMode::Vxlan),
+    );
+    let read = |lab: &Lab, key: &'static str| {
+        let value = run_in(&lab.nodes[0].station.netns, || sysctl::read(key).unwrap());
+        value.unwrap().unwrap_or_default()
+    };
+    run_in(&lab.nodes[0].station.netns, || {
+        sysctl::write("net/ipv4/conf/all/rp_filter", "1").unwrap();
+    })
+    .unwrap();
+    lab.settle();
+    assert_eq!(read(&lab, "net/ipv4/conf/eth0/rp_filter"), "2");
+    assert_eq!(read(&lab, "net/ipv4/conf/fn-vxlan/rp_filter"), "2");
+    assert_eq!(read(&lab, "net/ipv4/conf/all/rp_filter"), "1");
+    assert_eq!(lab.settle()[0].changes, 0);
+    lab.assert_flat(false);
 }
