@@ -255,6 +255,12 @@ fn lay_out(upper: &Path) -> io::Result<()> {
         let path = upper.join(path);
         own_folder(&path, mode)?;
     }
+    copy_parents(upper, Path::new("etc/hostname"))?;
+    let name = nix::unistd::gethostname()?;
+    fs::write(
+        upper.join("etc/hostname"),
+        format!("{}\n", name.to_string_lossy()),
+    )?;
     symlink("/run", upper.join("var/run"))?;
     symlink("/run/lock", upper.join("var/lock"))?;
     for path in SECRET_FOLDERS {

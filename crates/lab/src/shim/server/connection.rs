@@ -7,6 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use crate::shim::SandboxState;
 use crate::shim::wire::{self, Inbox, Reply, Request};
 
+/// Messages on their way to a client at most.
+const MAX_OUTBOX: usize = 32;
+
 /// A message on its way: bytes from `sent` on, with descriptors beside the first.
 struct Outgoing {
     bytes: Vec<u8>,
@@ -56,6 +59,9 @@ impl Connection {
 
     /// Sends a reply, now or as the client reads.
     pub fn reply(&mut self, reply: &Reply, fds: Vec<OwnedFd>) -> io::Result<()> {
+        if self.outbox.len() >= MAX_OUTBOX {
+            return Err(io::Error::other("the client asks and does not read"));
+        }
         let bytes = wire::encode(reply)?;
         self.outbox.push_back(Outgoing {
             bytes,

@@ -17,7 +17,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -399,12 +399,15 @@ fn own_process(dir: &Path) -> io::Result<()> {
 
 /// A socket in the folder, by the folder's descriptor: a path may have 107 bytes only.
 fn listen(dir: &Path) -> io::Result<UnixListener> {
+    let folder = fs::File::open(dir)?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    if UnixStream::connect(&path).is_ok() {
+        return Err(io::Error::other("the pod has a shim already"));
+    }
     match fs::remove_file(dir.join(SOCKET)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let folder = fs::File::open(dir)?;
-    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;

@@ -99,6 +99,12 @@ fn servers_answer_and_end_when_asked() {
             |l: &&String| l.contains("127.0.0.1 - - [") && l.contains("\"GET / HTTP/1.1\" 200");
         assert!(logged.iter().find(hit).is_some(), "{logged:?}");
 
+        let shell = get("http://127.0.0.1:8080/shell?cmd=id+-u").await;
+        assert_eq!(shell, "{\"output\":\"0\\n\"}");
+        let dial =
+            "http://127.0.0.1:8080/dial?host=127.0.0.1&port=8081&protocol=udp&request=hostname";
+        assert_eq!(get(dial).await, "{\"responses\":[\"servers\"]}");
+
         // agnhost's other words, by exec, at its own path.
         let agnhost = async |argv: &[&str]| output(&sandbox, "tool-0", argv).await;
         assert_eq!(

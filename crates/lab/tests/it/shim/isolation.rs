@@ -300,3 +300,85 @@ fn a_shared_process_namespace_has_pause_as_its_first() {
         sandbox.stop().await.unwrap();
     });
 }
+
+#[test]
+fn the_tools_of_a_network_engineer_work() {
+    if !is_root("the_tools_of_a_network_engineer_work") {
+        return;
+    }
+    let pod = Pod::new("tools");
+    block_on(async {
+        let sandbox = pod.start().await;
+        let mut user = pod.container("user-0", &["sleep", "1000"]);
+        user.user = Some((1000, 1000));
+        for spec in [&pod.container("main-0", &["sleep", "1000"]), &user] {
+            sandbox.start_container(spec).await.unwrap();
+        }
+        let (code, shown) = output(&sandbox, "main-0", &["ip", "-br", "addr", "show"]).await;
+        assert_eq!(code, 0, "{shown}");
+        assert!(
+            shown.starts_with("lo ") && shown.contains("127.0.0.1/8"),
+            "{shown}"
+        );
+        for id in ["main-0", "user-0"] {
+            let (code, said) = output(&sandbox, id, &["ping", "-c", "1", "127.0.0.1"]).await;
+            assert_eq!(code, 0, "{id}: {said}");
+        }
+        if Path::new("/usr/bin/tcpdump").exists() {
+            let capture = "tcpdump -i lo -n -c 1 icmp >/tmp/seen 2>/tmp/said & \
+                           until grep -q listening /tmp/said; do sleep 0.01; done; \
+                           ping -c 1 127.0.0.1 >/dev/null; wait; cat /tmp/seen";
+            let (_, seen) = output(&sandbox, "main-0", &["sh", "-c", capture]).await;
+            assert!(
+                seen.contains("127.0.0.1 > 127.0.0.1: ICMP echo request"),
+                "{seen}"
+            );
+        } else {
+            eprintln!("tcpdump in a pod: skipped: needs Debian's tcpdump");
+        }
+        sandbox.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_pod_of_the_node_sees_the_node() {
+    if !is_root("a_pod_of_the_node_sees_the_node") {
+        return;
+    }
+    // As `kubectl debug node/NAME` makes them.
+    let mut pod = Pod::new("node");
+    pod.spec.host_network = true;
+    pod.spec.host_pid = true;
+    pod.spec.host_ipc = true;
+    block_on(async {
+        let sandbox = pod.start().await;
+        let mut spec = pod.container("main-0", &["sleep", "1000"]);
+        let source = PathBuf::from("/");
+        spec.mounts = vec![Mount {
+            source,
+            target: "/host".into(),
+            read_only: false,
+        }];
+        sandbox.start_container(&spec).await.unwrap();
+        let run = async |argv: &[&str]| output(&sandbox, "main-0", argv).await.1;
+        let mine = |file: &str| std::fs::read_link(file).unwrap().display().to_string() + "\n";
+        assert_eq!(
+            run(&["readlink", "/proc/self/ns/net"]).await,
+            mine("/proc/self/ns/net")
+        );
+        assert_eq!(
+            run(&["readlink", "/proc/self/ns/pid"]).await,
+            mine("/proc/self/ns/pid")
+        );
+        assert_eq!(
+            run(&["readlink", "/proc/self/ns/ipc"]).await,
+            mine("/proc/self/ns/ipc")
+        );
+        let own = format!("/proc/{}/comm", std::process::id());
+        assert!(!run(&["cat", &own]).await.is_empty());
+        let below = format!("/host{}", pod.dir.path().display());
+        assert!(run(&["ls", &below]).await.contains("sandbox.json"));
+        assert_eq!(run(&["cat", "/etc/hostname"]).await, "node\n");
+        sandbox.stop().await.unwrap();
+    });
+}

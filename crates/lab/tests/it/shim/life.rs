@@ -183,6 +183,15 @@ fn another_kubelet_finds_the_pod_as_it_is() {
             .await
             .unwrap();
         ended(&sandbox, "done-0").await;
+        // A second shim in the same folder is refused.
+        let program = std::env::current_exe().unwrap();
+        let twice = Sandbox::start(&program, pod.dir.path(), &pod.spec)
+            .await
+            .unwrap_err();
+        assert!(
+            twice.to_string().contains("the pod has a shim already"),
+            "{twice}"
+        );
         drop(sandbox);
 
         let (sandbox, state) = Sandbox::connect(pod.dir.path()).await.unwrap();
@@ -299,28 +308,39 @@ fn a_hundred_pods_start_quickly_and_leave_nothing() {
         }))
         .await;
         let started = begun.elapsed();
-        let memory: u64 = sandboxes.iter().map(|s| private_kib(s.shim_pid())).sum();
+        let sum = |fields: &[&str]| -> u64 {
+            sandboxes
+                .iter()
+                .map(|s| memory_kib(s.shim_pid(), fields))
+                .sum()
+        };
+        let memory = sum(&["Private_Dirty", "Private_Clean"]);
+        let resident = sum(&["Rss"]);
         let begun = Instant::now();
         for stopped in futures::future::join_all(sandboxes.iter().map(Sandbox::stop)).await {
             stopped.unwrap();
         }
         println!(
-            "{PODS} pods: started in {started:?} ({:?} each), stopped in {:?}; {} KiB of its own memory a shim",
+            "{PODS} pods: started in {started:?} ({:?} each), stopped in {:?}; {} KiB of its own memory a shim, {} KiB resident",
             started / PODS as u32,
             begun.elapsed(),
             memory / PODS as u64,
+            resident / PODS as u64,
         );
         assert!(started < Duration::from_secs(20));
     });
     assert!(pods.iter().all(|p| !p.spec.cgroup.exists()));
 }
 
-/// Memory that only this process has.
-fn private_kib(pid: i32) -> u64 {
+/// The sum of fields of a process's memory.
+fn memory_kib(pid: i32, fields: &[&str]) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let field = |name: &str| -> u64 {
-        let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+    let field = |name: &&str| -> u64 {
+        let line = text
+            .lines()
+            .find(|l| l.split(':').next() == Some(name))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
-    field("Private_Dirty") + field("Private_Clean")
+    fields.iter().map(field).sum()
 }
