@@ -93,12 +93,19 @@ impl Error {
     }
 }
 
-/// The kernel's words for an error number, without a capital, so that they stand in a sentence.
+/// The system's words for an error number, without a capital, so that they stand in a sentence.
 fn describe(errno: i32) -> String {
-    let words = nix::errno::Errno::from_raw(errno).desc();
-    let mut chars = words.chars();
-    match chars.next() {
-        Some(first) if !words.starts_with("I/O") => first.to_lowercase().chain(chars).collect(),
+    let words = io::Error::from_raw_os_error(errno).to_string();
+    let words = words
+        .strip_suffix(&format!(" (os error {errno})"))
+        .unwrap_or(&words);
+    // Not where the capital is part of the word: "RFS specific error", "I/O error".
+    let ordinary = words
+        .chars()
+        .nth(1)
+        .is_some_and(|second| second.is_lowercase() || second == ' ');
+    match words.split_at_checked(1) {
+        Some((first, rest)) if ordinary => first.to_lowercase() + rest,
         _ => words.to_owned(),
     }
 }
@@ -130,7 +137,7 @@ mod tests {
         .hint("is the vxlan module in this kernel?");
         assert_eq!(
             error.to_string(),
-            "link fn-vxlan: create: operation not supported on transport endpoint: Unknown device type (is the vxlan module in this kernel?)"
+            "link fn-vxlan: create: operation not supported: Unknown device type (is the vxlan module in this kernel?)"
         );
     }
 }

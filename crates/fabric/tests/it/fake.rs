@@ -152,3 +152,64 @@ fn what_others_break_is_healed_after_a_look() {
     assert_eq!(kernel.nft, good.nft);
     assert_eq!(kernel.neighbours.len(), 2);
 }
+
+/// The node's address is announced by routing and lives on `lo`.
+#[test]
+fn an_address_on_no_cable_uses_the_default_routes_link() {
+    let (mut kernel, mut fabric, cluster, config, now) = start(FabricMode::Vxlan);
+    kernel.addresses[0] = linux::Address::new(1, net("10.0.1.10/32"));
+    kernel
+        .addresses
+        .push(linux::Address::new(2, net("192.168.7.2/30")));
+    let default = linux::Route::new(net("0.0.0.0/0"), 2).via([192, 168, 7, 1].into());
+    kernel.routes.push(default);
+    let report = fabric.reconcile(&mut kernel, &cluster, &config, now);
+    assert_eq!((&report.errors[..], report.mtu), (&[][..], Some(1450)));
+    let uplink = fabric.plan().unwrap().underlay.v4.clone().unwrap();
+    assert_eq!(
+        (uplink.link.as_str(), &uplink.subnets[..]),
+        ("eth0", &[net("192.168.7.0/30")][..])
+    );
+}
+
+#[test]
+fn the_underlays_mtu_is_followed() {
+    let (mut kernel, mut fabric, cluster, config, now) = start(FabricMode::Vxlan);
+    fabric.reconcile(&mut kernel, &cluster, &config, now);
+    kernel.links[1].mtu = 9000;
+    let event = linux::Event::Link {
+        link: kernel.links[1].clone(),
+        gone: false,
+    };
+    assert!(fabric.notice(&event));
+    let report = fabric.reconcile(&mut kernel, &cluster, &config, now);
+    assert_eq!(
+        (report.mtu, kernel.link("fn-vxlan").unwrap().mtu),
+        (Some(8950), 8950)
+    );
+    assert!(!fabric.notice(&event));
+}
+
+/// Routes of other programs, and of the node's own pods, are none of its business.
+#[test]
+fn what_is_others_stays() {
+    let (mut kernel, mut fabric, mut cluster, config, now) = start(FabricMode::Vxlan);
+    let pod = kernel.add_link("fn-0123456789a", linux::Kind::Veth, 1450);
+    let mut others = vec![
+        linux::Route::new(net("10.244.1.5/32"), pod).protocol(102),
+        linux::Route::new(net("10.244.77.0/24"), 2).via([10, 0, 1, 77].into()),
+        linux::Route {
+            table: 100,
+            ..linux::Route::new(net("10.244.2.0/24"), 2).via([10, 0, 1, 9].into())
+        },
+    ];
+    kernel.routes.clone_from(&others);
+    let left = linux::Route::new(net("10.244.66.0/24"), 2).via([10, 0, 1, 66].into());
+    kernel.routes.push(left.protocol(102));
+    fabric.reconcile(&mut kernel, &cluster, &config, now);
+    cluster.nodes.retain(|name, _| name == "node1");
+    fabric.reconcile(&mut kernel, &cluster, &config, now);
+    kernel.routes.sort_by_key(|route| (route.dst, route.table));
+    others.sort_by_key(|route| (route.dst, route.table));
+    assert_eq!(kernel.routes, others);
+}

@@ -4,6 +4,9 @@ use model::config::FabricMode;
 
 use crate::cluster::{config, far_node, net, node};
 use crate::lab::{Lab, reached, root};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
 use fabric::Via;
 use linux::{run_in, sysctl};
 
@@ -199,4 +202,38 @@ fn strict_reverse_path_filters_are_loosened() {
     assert_eq!(read(&lab, "net/ipv4/conf/all/rp_filter"), "1");
     assert_eq!(lab.settle()[0].changes, 0);
     lab.assert_flat(false);
+}
+
+/// A node, as its kubelet's probes do, connects to pods of its own and of other nodes.
+#[test]
+fn nodes_connect_to_pods() {
+    if !root("node to pod") {
+        return;
+    }
+    for mode in [FabricMode::Vxlan, FabricMode::HostGw] {
+        let nodes = (1..=2).map(|number| node(number, true)).collect();
+        let mut lab = Lab::new(nodes, config(mode));
+        lab.settle();
+        for v6 in [false, true] {
+            for to in [0, 1] {
+                let ip = lab.pod_ip(to, v6);
+                let bound = run_in(&lab.nodes[to].pod.netns, || TcpListener::bind((ip, 0)));
+                let listener = bound.unwrap().unwrap();
+                let target = listener.local_addr().unwrap();
+                let wait = Duration::from_secs(2);
+                run_in(&lab.nodes[0].station.netns, || {
+                    TcpStream::connect_timeout(&target, wait).unwrap();
+                })
+                .unwrap();
+                let (_, peer) = listener.accept().unwrap();
+                let node = &lab.nodes[0].node;
+                let own = node.addresses.contains(&peer.ip())
+                    || node
+                        .pod_cidrs
+                        .iter()
+                        .any(|range| range.contains(&peer.ip()));
+                assert!(own, "{mode:?}: {peer} is none of node1's addresses");
+            }
+        }
+    }
 }
