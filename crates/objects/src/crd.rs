@@ -1,4 +1,9 @@
 //! CustomResourceDefinitions: from the applied object to served kinds.
+//!
+//! Structure, value validation, defaults, list types, printer columns and the status and
+//! scale subresources of a CRD take effect. Rules written in CEL (`x-kubernetes-validations`)
+//! are kept and shown by `kubectl explain`, but not evaluated: [`warnings`] says so to whoever
+//! applies the CRD. There is no conversion by webhook either; versions share one stored form.
 
 use std::sync::Arc;
 
@@ -60,6 +65,35 @@ pub fn set_path(object: &mut Object, path: &str, value: Value) {
         place = &mut place[step];
     }
     *place = value;
+}
+
+/// What a CRD asks for that is not done, for the `Warning` headers of the answer.
+pub fn warnings(definition: &Object) -> Vec<String> {
+    let spec = &definition["spec"];
+    let mut warnings = Vec::new();
+    for version in spec["versions"].as_array().into_iter().flatten() {
+        if has_rules(&version["schema"]) {
+            warnings.push(format!(
+                "version {}: x-kubernetes-validations rules are stored but not evaluated",
+                text(&version["name"])
+            ));
+        }
+    }
+    if spec["conversion"]["strategy"] == "Webhook" {
+        warnings
+            .push("spec.conversion: webhooks are not called; all versions share one form".into());
+    }
+    warnings
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.iter().any(|(key, value)| {
+            (key == "x-kubernetes-validations" && value.is_array()) || has_rules(value)
+        }),
+        Value::Array(list) => list.iter().any(has_rules),
+        _ => false,
+    }
 }
 
 /// The kinds a CRD serves (one a served version).
@@ -138,5 +172,70 @@ fn kind(spec: &Value, group: &str, storage: &str, version: &Value) -> Kind {
         )),
         custom: Some(Arc::new(custom)),
         kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn definition() -> Value {
+        json!({"spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Tab", "plural": "tabs", "listKind": "TabList", "shortNames": ["tb"]},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "x-kubernetes-validations": [{"rule": "true"}], "properties": {
+                        "size": {"type": "integer", "default": 1, "minimum": 1},
+                        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                        "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                            "items": {"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "string", "default": "d"}}}}}},
+                    "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}},
+                {"name": "v2", "served": false, "storage": false}]}})
+    }
+
+    #[test]
+    fn a_custom_kind_is_pruned_defaulted_and_checked() {
+        let kinds = kinds(&definition()).unwrap();
+        assert_eq!(kinds.len(), 1);
+        let kind = &kinds[0];
+        assert_eq!(kind.subresources, ["scale", "status"]);
+        let mut object = json!({"apiVersion": "example.com/v1", "kind": "Tab", "metadata": {"name": "a", "namespace": "b", "x": 1},
+            "spec": {"free": {"any": [1]}, "list": [{"k": "a", "q": 1}, {"k": "a"}], "wrong": 1}});
+        let decoded = kind.schema.decode(&mut object);
+        assert_eq!(
+            decoded.unknown,
+            ["metadata.x", "spec.list[0].q", "spec.wrong"]
+        );
+        crate::kind::default_object(kind, &mut object);
+        assert_eq!(
+            object["spec"],
+            json!({"size": 1, "free": {"any": [1]}, "list": [{"k": "a", "v": "d"}, {"k": "a", "v": "d"}]})
+        );
+        let error = crate::kind::validate_create(kind, &object).unwrap_err();
+        assert_eq!(
+            error.message,
+            "Tab.example.com \"a\" is invalid: spec.list[1]: Duplicate value: {\"k\":\"a\"}"
+        );
+    }
+
+    #[test]
+    fn a_custom_kind_scales() {
+        let kind = &kinds(&definition()).unwrap()[0];
+        let mut object =
+            json!({"metadata": {"name": "a"}, "spec": {"size": 2}, "status": {"size": 1}});
+        let scale = crate::scale::of(kind, &object);
+        assert_eq!(scale["spec"]["replicas"], 2);
+        assert_eq!(scale["status"]["replicas"], 1);
+        crate::scale::set(kind, &mut object, &json!({"spec": {"replicas": 5}}));
+        assert_eq!(object["spec"]["size"], 5);
+    }
+
+    #[test]
+    fn what_is_not_done_is_said() {
+        assert_eq!(
+            warnings(&definition()),
+            ["version v1: x-kubernetes-validations rules are stored but not evaluated"]
+        );
     }
 }

@@ -23,7 +23,8 @@ pub fn json(object: &mut Object, patch: &Object) -> Result<(), Status> {
     }
     json_patch::patch(object, &operations).map_err(|e| {
         let mut status = Status::unprocessable();
-        status.details = serde_json::json!({ "causes": [{ "message": e.to_string() }] });
+        status.details =
+            serde_json::json!({ "causes": [{ "message": e.to_string(), "field": "patch" }] });
         status
     })
 }
