@@ -20,8 +20,9 @@
 //! # Ok::<(), linux::Error>(())
 //! ```
 //!
-//! A change of one node costs a few kernel calls, whatever the size of the cluster: what is there
-//! is read once and remembered, and read again only when somebody else changed it.
+//! A change of one node costs a few kernel calls, whatever the size of the cluster, and a change
+//! of a pod none: what is there is read once and remembered, and read again only when somebody
+//! else changed it.
 
 mod apply;
 pub mod explain;
@@ -36,7 +37,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use linux::{Kernel, Mac};
-use model::{Cluster, Config};
+use model::{Cluster, Config, Node};
 
 pub use explain::{Step, explain};
 pub use plan::{Path, Plan, Problem, Tunnel, Underlay, Uplink, Via, plan};
@@ -84,6 +85,15 @@ pub struct Fabric {
     /// Since when a VXLAN end is no longer wanted.
     unwanted: BTreeMap<&'static str, Instant>,
     published: Published,
+    last: Option<Last>,
+}
+
+/// What a finished reconcile was about: nothing is left to do for the same again.
+#[derive(Debug)]
+struct Last {
+    nodes: BTreeMap<String, Node>,
+    config: Config,
+    report: Report,
 }
 
 impl Fabric {
@@ -95,6 +105,7 @@ impl Fabric {
             have: None,
             unwanted: BTreeMap::new(),
             published: Published::default(),
+            last: None,
         }
     }
 
@@ -130,6 +141,14 @@ impl Fabric {
         config: &Config,
         now: Instant,
     ) -> Report {
+        // Most changes of a cluster are pods', which take no part here.
+        if let (Some(last), true) = (&self.last, self.have.is_some())
+            && last.nodes == cluster.nodes
+            && last.config == *config
+        {
+            return last.report.clone();
+        }
+        self.last = None;
         let mut report = Report::default();
         let mut have = match self.have.take() {
             Some(have) => have,
@@ -176,6 +195,16 @@ impl Fabric {
         report.published = self.published;
         report.mtu = Some(plan.mtu);
         self.plan = Some(plan);
+        if report.again.is_none() {
+            self.last = Some(Last {
+                nodes: cluster.nodes.clone(),
+                config: config.clone(),
+                report: Report {
+                    changes: 0,
+                    ..report.clone()
+                },
+            });
+        }
         report
     }
 

@@ -237,3 +237,31 @@ fn nodes_connect_to_pods() {
         }
     }
 }
+
+/// Nodes and pods without any IPv4.
+#[test]
+fn ipv6_alone() {
+    if !root("ipv6 alone") {
+        return;
+    }
+    for mode in [FabricMode::Vxlan, FabricMode::HostGw] {
+        let nodes = (1..=3).map(|number| {
+            let mut node = node(number, true);
+            node.addresses.remove(0);
+            node.pod_cidrs.remove(0);
+            node
+        });
+        let mut lab = Lab::new(nodes.collect(), config(mode));
+        lab.config.cluster_cidrs.remove(0);
+        for report in lab.settle() {
+            assert_eq!(
+                (&report.errors[..], &report.problems[..]),
+                (&[][..], &[][..])
+            );
+            assert_eq!(report.published.v4, None);
+        }
+        lab.assert_flat(true);
+        let links = lab.nodes[0].station.netlink.links().unwrap();
+        assert!(links.iter().all(|link| link.name != "fn-vxlan"));
+    }
+}
