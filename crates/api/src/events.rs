@@ -182,7 +182,9 @@ impl Correlator {
             truncate(&mut report.message);
             (similar, String::new())
         } else {
-            (similar, report.message.clone())
+            // The same sentence about another container is another Event.
+            let part = report.on.field_path.clone().unwrap_or_default();
+            (similar, format!("{part}\0{}", report.message))
         };
         Some(self.count(key, report, now))
     }

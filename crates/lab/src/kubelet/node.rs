@@ -263,11 +263,12 @@ pub async fn keep_lease(shared: Arc<Shared>) {
             }
             Err(error) => {
                 known = false;
-                tracing::warn!(
+                // At the very start the node is not registered yet.
+                tracing::debug!(
                     cause = api::error::cause(&error),
                     "renewing the node's lease; trying again"
                 );
-                Duration::from_millis(500)
+                Duration::from_millis(200)
             }
         };
         tokio::time::sleep(wait).await;

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::spdy::{Connection, Stream, Writer};
 use super::upgrade::{self, Protocol};
-use super::websocket::{frame, open, tunnel};
+use super::websocket::{frame, goodbye, open, tunnel};
 use super::{Answer, Query, text};
 use crate::kubelet::PodView;
 use crate::kubelet::status::pod_full_name;
@@ -254,7 +254,7 @@ where
                 return;
             }
         }
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(Message::Close(Some(goodbye()))).await;
         let _ = sink.close().await;
     };
     let receiving = async {

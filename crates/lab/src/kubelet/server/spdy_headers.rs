@@ -222,6 +222,9 @@ impl Encoder {
             block.extend_from_slice(&[0x78, 0x01]);
         }
         block.extend(stored(&plain));
+        // An empty block at the end, as a flush writes it: Go's reader gives out what it
+        // has only then, and otherwise takes the end of the frame for a fault.
+        block.extend_from_slice(&[0, 0, 0, 0xff, 0xff]);
         block
     }
 }

@@ -6,8 +6,9 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::remote::{Input, Output};
 
@@ -109,8 +110,16 @@ async fn send<S>(
             return;
         }
     }
-    let _ = sink.send(Message::Close(None)).await;
+    let _ = sink.send(Message::Close(Some(goodbye()))).await;
     let _ = sink.close().await;
+}
+
+/// A close frame that says all went well; clients take a close without a code for a fault.
+pub fn goodbye() -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    }
 }
 
 /// A channel's number and its bytes.
@@ -151,7 +160,7 @@ where
                     return;
                 }
             }
-            let _ = sink.send(Message::Close(None)).await;
+            let _ = sink.send(Message::Close(Some(goodbye()))).await;
             let _ = sink.close().await;
         };
         tokio::select! {
