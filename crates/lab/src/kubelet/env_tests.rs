@@ -76,7 +76,7 @@ fn values_expand_what_came_before() {
     assert_eq!(env["B"], "1-10.96.0.20-$(LATER)-$(A)-$x");
     assert_eq!(env["A"], "12");
     assert_eq!(env["HOSTNAME"], "web-1");
-    assert_eq!(env["PATH"], DEFAULT_PATH);
+    assert!(!env.contains_key("PATH"), "the image's own");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod probe_io;
 mod prober;
 mod probes;
 mod quantity;
+mod report;
 mod sandbox;
 mod server;
 mod start;

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use super::cni::Attachment;
 use super::launch;
 use super::prober::{Probes, Verdict};
 use super::probes::Kind;
+use super::report::{own_conditions, patch, same};
 use super::state::{Ended, KillStage, Phase, PodState, Sandbox as SandboxPhase, is_sidecar};
 use super::status::{self, Facts};
 use super::volumes::{self, Tokens};
@@ -414,25 +414,6 @@ impl Task {
     }
 }
 
-/// Carries the conditions this kubelet wrote into a status the watch brought earlier.
-fn own_conditions(written: &PodStatus, seen: &mut PodStatus) {
-    const OWN: [&str; 4] = [
-        "PodReadyToStartContainers",
-        "Initialized",
-        "Ready",
-        "ContainersReady",
-    ];
-    let conditions = seen.conditions.get_or_insert_default();
-    for condition in written.conditions.iter().flatten() {
-        if OWN.contains(&condition.type_.as_str()) {
-            conditions.retain(|other| other.type_ != condition.type_);
-            conditions.push(condition.clone());
-        }
-    }
-    seen.start_time = written.start_time.clone().or(seen.start_time.take());
-    seen.phase = written.phase.clone().or(seen.phase.take());
-}
-
 /// How an attempt ended, where it did.
 pub fn ended(id: &str, state: &shim::ContainerState) -> Option<Ended> {
     let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or_default();
@@ -471,77 +452,9 @@ pub fn ended(id: &str, state: &shim::ContainerState) -> Option<Ended> {
     }
 }
 
-/// True where nothing a user sees differs.
-fn same(a: &PodStatus, b: &PodStatus) -> bool {
-    let plain = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
-    normalized(plain(a)) == normalized(plain(b))
-}
-
-/// A status without the order of its conditions.
-fn normalized(mut status: Value) -> Value {
-    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
-        conditions.sort_by_key(|condition| condition["type"].as_str().map(str::to_owned));
-    }
-    status
-}
-
-/// The strategic merge patch that brings `known` to `status`: what it does not name stays,
-/// what went away is null, and the pod must be this one.
-fn patch(pod: &Pod, known: Option<&PodStatus>, status: &PodStatus) -> Value {
-    let old = known
-        .and_then(|known| serde_json::to_value(known).ok())
-        .unwrap_or(json!({}));
-    let mut new = serde_json::to_value(status).unwrap_or(json!({}));
-    for gone in [
-        "podIP",
-        "podIPs",
-        "reason",
-        "message",
-        "initContainerStatuses",
-        "containerStatuses",
-    ] {
-        if old.get(gone).is_some() && new.get(gone).is_none() {
-            new[gone] = Value::Null;
-        }
-    }
-    // Addresses merge by key: old ones would stay beside the new.
-    for list in ["podIPs", "hostIPs"] {
-        let differs = old.get(list).is_some() && old.get(list) != new.get(list);
-        if let (true, Some(items)) = (differs, new.get_mut(list).and_then(Value::as_array_mut)) {
-            items.push(json!({"$patch": "replace"}));
-        }
-    }
-    if let Some(fields) = new.as_object_mut() {
-        fields.retain(|field, value| value.is_null() || old.get(field) != Some(value));
-    }
-    json!({"metadata": {"uid": pod.metadata.uid}, "status": new})
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_patch_names_only_what_changed() {
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}})).unwrap();
-        let of = |value: Value| -> PodStatus { serde_json::from_value(value).unwrap() };
-        let old = of(
-            json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
-            "reason": "x", "qosClass": "Burstable"}),
-        );
-        let new = of(
-            json!({"phase": "Running", "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}],
-            "qosClass": "Burstable"}),
-        );
-        assert_eq!(
-            patch(&pod, Some(&old), &new),
-            json!({"metadata": {"uid": "u"}, "status": {"podIP": "10.0.0.2", "reason": null,
-                "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}]}})
-        );
-        assert!(same(&new, &new.clone()));
-        assert!(!same(&old, &new));
-    }
 
     #[test]
     fn the_shims_states_become_ends() {
