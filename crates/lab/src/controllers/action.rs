@@ -119,8 +119,8 @@ pub enum Action {
 pub struct Note {
     /// On what.
     pub on: ObjectReference,
-    /// Reason and text on success.
-    pub done: (&'static str, String),
+    /// Reason and text on success, where there is more to say than the caller can.
+    pub done: Option<(&'static str, String)>,
     /// Reason and text on failure.
     pub failed: (&'static str, String),
 }

@@ -109,12 +109,8 @@ impl Executor {
         let request = Request::new(kind.path(namespace)).create(&PostParams::default(), bytes);
         match self.send(request).await {
             Ok(object) => {
-                if let Some(note) = note {
-                    let name = object["metadata"]["name"].as_str().unwrap_or("");
-                    let (reason, text) = note.done;
-                    self.recorder
-                        .normal(note.on, reason, format!("{text}{name}"));
-                }
+                let name = object["metadata"]["name"].as_str().unwrap_or("");
+                self.done(note, name);
                 self.learn(kind, object);
                 Ok(())
             }
@@ -177,11 +173,7 @@ impl Executor {
         let request = Request::new(kind.path(&key.namespace)).delete(&key.name, &params);
         match self.send(request).await {
             Ok(object) => {
-                if let Some(note) = note {
-                    let (reason, text) = note.done;
-                    self.recorder
-                        .normal(note.on, reason, format!("{text}{}", key.name));
-                }
+                self.done(note, &key.name);
                 if object["metadata"]["deletionTimestamp"].is_string() && grace != Some(0) {
                     self.learn(kind, object);
                 } else {
@@ -220,6 +212,15 @@ impl Executor {
             .await
             .map_err(Error::request(format!("bind {}", label(Kind::Pod, key))))?;
         Ok(())
+    }
+
+    fn done(&self, note: Option<Note>, name: &str) {
+        if let Some(note) = note
+            && let Some((reason, text)) = note.done
+        {
+            self.recorder
+                .normal(note.on, reason, format!("{text}{name}"));
+        }
     }
 
     fn failed(&self, note: Option<Note>, error: &kube::Error) {

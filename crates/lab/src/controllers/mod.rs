@@ -5,6 +5,8 @@
 
 pub mod action;
 mod amount;
+mod budget;
+mod daemonset;
 mod deployment;
 pub mod driver;
 mod endpoints;
@@ -14,8 +16,11 @@ mod namespace;
 mod node;
 pub mod pods;
 mod replicaset;
+mod revision;
 mod run;
+mod statefulset;
 pub mod store;
+mod tokens;
 pub mod world;
 
 pub use run::{Options, run};

@@ -119,7 +119,7 @@ fn generate_name(owner: &str) -> String {
 pub fn creation(on: &ObjectReference) -> Note {
     Note {
         on: on.clone(),
-        done: ("SuccessfulCreate", "Created pod: ".to_owned()),
+        done: Some(("SuccessfulCreate", "Created pod: ".to_owned())),
         failed: ("FailedCreate", "Error creating: ".to_owned()),
     }
 }
@@ -128,7 +128,7 @@ pub fn creation(on: &ObjectReference) -> Note {
 pub fn deletion(on: &ObjectReference) -> Note {
     Note {
         on: on.clone(),
-        done: ("SuccessfulDelete", "Deleted pod: ".to_owned()),
+        done: Some(("SuccessfulDelete", "Deleted pod: ".to_owned())),
         failed: ("FailedDelete", "Error deleting: ".to_owned()),
     }
 }

@@ -6,7 +6,9 @@ use api::Error;
 use kube::config::Kubeconfig;
 
 use super::driver::{Controller, Driver};
-use super::{deployment, endpoints, namespace, node, replicaset};
+use super::{
+    budget, daemonset, deployment, endpoints, namespace, node, replicaset, statefulset, tokens,
+};
 use crate::scheduler::Scheduler;
 
 /// How the controllers run.
@@ -37,6 +39,10 @@ fn controllers(root_ca: Option<String>) -> Vec<Box<dyn Controller>> {
         Box::new(Scheduler::default()),
         Box::new(deployment::Deployments),
         Box::new(replicaset::ReplicaSets::default()),
+        Box::new(statefulset::StatefulSets),
+        Box::new(daemonset::DaemonSets),
+        Box::new(budget::Budgets),
+        Box::new(tokens::Tokens),
         Box::new(endpoints::Slices),
         Box::new(endpoints::LegacyEndpoints),
         Box::new(endpoints::Mirror),

@@ -1,6 +1,8 @@
 //! The controllers against a real API.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -284,6 +286,80 @@ async fn a_node_that_falls_silent_is_noticed_and_comes_back() {
     cluster
         .until("no taints again", "", |nodes: &[Node]| {
             (taints(nodes)? == 0).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_stateful_set_has_numbered_pods_and_revisions() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("node1", json!({})).await;
+    let mut set = replica_set("db", 3);
+    set["spec"]["serviceName"] = json!("db");
+    cluster.create::<StatefulSet>("default", set).await;
+    let settled = |generation: i64| {
+        move |sets: &[StatefulSet]| {
+            let status = sets.first()?.status.clone()?;
+            (status.observed_generation == Some(generation)
+                && status.available_replicas == Some(3)
+                && status.updated_replicas == Some(3)
+                && status.current_revision == status.update_revision)
+                .then_some(())
+        }
+    };
+    cluster.until("three pods", "default", settled(1)).await;
+    let names: Vec<String> = cluster
+        .list::<Pod>("default")
+        .await
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    assert_eq!(names, ["db-0", "db-1", "db-2"]);
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "nginx:2"}]}}}});
+    cluster.patch::<StatefulSet>("default", "db", image).await;
+    cluster.until("updated", "default", settled(2)).await;
+    assert_eq!(cluster.list::<ControllerRevision>("default").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_daemon_set_is_on_every_node_that_will_have_it() {
+    let mut cluster = Cluster::start().await;
+    for name in ["node1", "node2"] {
+        cluster.node(name, json!({})).await;
+    }
+    let mut set = replica_set("log", 0);
+    set["spec"].as_object_mut().unwrap().remove("replicas");
+    cluster.create::<DaemonSet>("default", set).await;
+    let settled = |generation: i64, nodes: i32| {
+        move |sets: &[DaemonSet]| {
+            let status = sets.first()?.status.clone()?;
+            (status.observed_generation == Some(generation)
+                && status.desired_number_scheduled == nodes
+                && status.number_available == Some(nodes)
+                && status.updated_number_scheduled == Some(nodes))
+            .then_some(())
+        }
+    };
+    cluster.until("on two", "default", settled(1, 2)).await;
+    cluster.node("node3", json!({})).await;
+    cluster.until("on three", "default", settled(1, 3)).await;
+    let mut nodes: Vec<String> = cluster
+        .list::<Pod>("default")
+        .await
+        .iter()
+        .filter_map(|pod| pod.spec.as_ref()?.node_name.clone())
+        .collect();
+    nodes.sort();
+    assert_eq!(nodes, ["node1", "node2", "node3"]);
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "nginx:2"}]}}}});
+    cluster.patch::<DaemonSet>("default", "log", image).await;
+    cluster.until("updated", "default", settled(2, 3)).await;
+    let selector = json!({"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": "node2"}}}}});
+    cluster.patch::<DaemonSet>("default", "log", selector).await;
+    cluster.until("on one", "default", settled(3, 1)).await;
+    cluster
+        .until("one pod", "default", |pods: &[Pod]| {
+            (pods.len() == 1).then_some(())
         })
         .await;
 }
