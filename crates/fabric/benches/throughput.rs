@@ -1,7 +1,7 @@
 //! Pod to pod over each kind of path, beside the same path made by hand in the same run.
 //!
 //! `cargo bench -p fabric --bench throughput`; needs root. One TCP stream, a third of a second a round,
-//! ours and the hand-made one in turns; printed are medians and their ratio.
+//! ours and the hand-made one in turns; printed are medians, and the median of the rounds' ratios.
 
 #![allow(
     dead_code,
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use linux::link::NewKind;
 use linux::{Address, NewLink, Route, VethEnd, run_in};
 use model::config::FabricMode;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use cluster::{config, net, node};
 use lab::{Lab, Station, root};
@@ -68,17 +70,29 @@ fn scale() {
         own.pod_cidrs = vec![net("10.255.0.0/24")];
     }
     let timed = |lab: &mut Lab| {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), processor());
         let report = lab.turn(0);
         assert_eq!(report.errors, []);
-        (report.changes, start.elapsed())
+        let spent = processor() - before;
+        format!(
+            "{} changes, {:?}, {spent:?} of processor",
+            report.changes,
+            start.elapsed()
+        )
     };
-    println!("5,000 nodes, changes and time:");
-    println!("  all new            {:?}", timed(&mut lab));
+    println!("5,000 nodes:");
+    println!("  all new            {}", timed(&mut lab));
     lab.cluster.nodes.remove("peer77");
-    println!("  one node leaves    {:?}", timed(&mut lab));
+    println!("  one node leaves    {}", timed(&mut lab));
     lab.nodes[0].fabric.resync();
-    println!("  looked at anew     {:?}", timed(&mut lab));
+    println!("  looked at anew     {}", timed(&mut lab));
+}
+
+/// Processor time of this process so far.
+fn processor() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let seconds = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
+    seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
 fn nodes() -> Vec<model::Node> {
@@ -154,31 +168,44 @@ fn compare_same_node() {
     print("same node", || measure(0), || measure(1));
 }
 
-fn print(name: &str, ours: impl Fn() -> f64, by_hand: impl Fn() -> f64) {
-    let (mut a, mut b) = (Vec::new(), Vec::new());
+/// What one stream came to.
+#[derive(Clone, Copy)]
+struct Sample {
+    /// Bytes a second.
+    rate: f64,
+    /// Bytes a second of processor time, the kernel's part of the path included: on a busy
+    /// machine the steadier figure.
+    per_processor: f64,
+}
+
+fn print(name: &str, ours: impl Fn() -> Sample, by_hand: impl Fn() -> Sample) {
+    let mut rounds = Vec::new();
     for round in 0..ROUNDS {
         // Whoever comes first changes, so that neither always follows a pause.
         if round % 2 == 0 {
-            a.push(ours());
-            b.push(by_hand());
+            let ours = ours();
+            rounds.push((ours, by_hand()));
         } else {
-            b.push(by_hand());
-            a.push(ours());
+            let by_hand = by_hand();
+            rounds.push((ours(), by_hand));
         }
     }
-    let median = |rates: &mut Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2] * 8.0 / 1e9
+    let median = |of: &dyn Fn(&(Sample, Sample)) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
     };
-    let (a, b) = (median(&mut a), median(&mut b));
     println!(
-        "{name:10} flatnet {a:6.2}  by hand {b:6.2}  ratio {:.3}",
-        a / b
+        "{name:10} flatnet {:6.2}  by hand {:6.2}  ratio {:.3}  (per processor time {:.3})",
+        median(&|round| round.0.rate * 8.0 / 1e9),
+        median(&|round| round.1.rate * 8.0 / 1e9),
+        median(&|round| round.0.rate / round.1.rate),
+        median(&|round| round.0.per_processor / round.1.per_processor),
     );
 }
 
-/// Bytes a second through one TCP stream.
-fn pump(from: &Station, to: &Station, ip: IpAddr) -> f64 {
+/// One TCP stream for a round; its first tenth is not counted.
+fn pump(from: &Station, to: &Station, ip: IpAddr) -> Sample {
     let listener = run_in(&to.netns, || TcpListener::bind((ip, 0)))
         .unwrap()
         .unwrap();
@@ -187,17 +214,19 @@ fn pump(from: &Station, to: &Station, ip: IpAddr) -> f64 {
         let receiver = scope.spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut buffer = vec![0; 256 << 10];
-            // The first tenth warms up.
             let warm = Instant::now() + ROUND / 10;
             let mut read = 1;
             while read > 0 && Instant::now() < warm {
                 read = stream.read(&mut buffer).unwrap();
             }
-            let (start, mut total) = (Instant::now(), 0);
+            let (start, before, mut total) = (Instant::now(), processor(), 0);
             while let Ok(read @ 1..) = stream.read(&mut buffer) {
                 total += read;
             }
-            total as f64 / start.elapsed().as_secs_f64()
+            Sample {
+                rate: total as f64 / start.elapsed().as_secs_f64(),
+                per_processor: total as f64 / (processor() - before).as_secs_f64(),
+            }
         });
         let mut stream = run_in(&from.netns, || TcpStream::connect(target))
             .unwrap()
