@@ -28,7 +28,8 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts a shim in the pod's folder `dir` (which exists) and waits until its pause
     /// process holds the namespaces. `program` is the flatnet binary. The shim stays in
-    /// the caller's network namespace, and in a session and a cgroup of its own.
+    /// the caller's network namespace, and in a session and a cgroup of its own. After an
+    /// error, [`stop`] clears away what there is.
     pub async fn start(program: &Path, dir: &Path, spec: &SandboxSpec) -> Result<Self, Error> {
         write_spec(dir, spec)
             .map_err(|e| Error::io(format!("writing {}", dir.join(SPEC).display()), e))?;

@@ -32,6 +32,7 @@ fn run(spec: &SandboxSpec, folder: &Path, report: Report) -> Result<i32, (Report
     }
     process::set_title(&["/pause".to_owned()]);
     report.started();
+    process::forget_program();
     process::close_from(0);
     // As first process of a shared PID namespace it inherits what containers leave: the
     // kernel reaps it. SAFETY: ignoring a signal runs no code of ours.

@@ -110,6 +110,8 @@ struct Server {
     garbage: Vec<PathBuf>,
     /// Since when the pod is being stopped.
     stopping: Option<Instant>,
+    /// Nothing was asked since memory was given back.
+    rests: bool,
 }
 
 impl Server {
@@ -157,6 +159,7 @@ impl Server {
             commands: BTreeMap::new(),
             garbage: Vec::new(),
             stopping: None,
+            rests: false,
         };
         server
             .write_state()
@@ -168,6 +171,10 @@ impl Server {
         loop {
             let wait = self.timeout();
             let ready = self.poll(wait);
+            if ready.is_empty() && !self.rests {
+                self.rests = true;
+                process::forget_program();
+            }
             self.read_signals();
             self.hear_children();
             for container in self.containers.values_mut() {
@@ -192,7 +199,7 @@ impl Server {
     fn timeout(&self) -> i32 {
         let soon = !self.garbage.is_empty() || self.stopping.is_some();
         let later = self.containers.values().any(|c| c.output.impatient());
-        match (soon, later) {
+        match (soon, later || !self.rests) {
             (true, _) => 5,
             (_, true) => 1000,
             _ => -1,

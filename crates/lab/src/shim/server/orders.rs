@@ -18,6 +18,7 @@ use crate::shim::{ContainerSpec, ContainerState, ContainerStatus, ExecSpec, cgro
 
 impl Server {
     pub(super) fn order(&mut self, number: u64, request: Request) {
+        self.rests = false;
         let reply = match request {
             Request::State => Some(Reply::State(Box::new(self.state.clone()))),
             Request::Watch => {
