@@ -225,40 +225,38 @@ pub(super) fn set_title(argv: &[String]) {
     }
 }
 
-/// Gives back the pages of this program's file that starting it has touched: a shim and
+/// Gives back the pages of this program's files that starting it has touched: a shim and
 /// its pause process then do nearly nothing, a thousand times on one machine. What they
 /// need comes back from the page cache.
 pub(super) fn forget_program() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;
     };
-    let Ok(program) = std::env::current_exe() else {
-        return;
-    };
-    let program = program.to_string_lossy().into_owned();
-    for line in maps.lines().filter(|l| l.ends_with(&program)) {
+    let mut done_with = "";
+    for line in maps.lines() {
         let mut words = line.split_whitespace();
-        let (Some(range), Some(rights)) = (words.next(), words.next()) else {
+        let (Some(range), Some(rights), Some(file)) = (words.next(), words.next(), words.nth(3))
+        else {
             continue;
         };
+        // What lies below a file's code and the code itself were never written; data above
+        // it that is read-only now was, by the loader, and would be lost.
+        if !file.starts_with('/') || file == done_with {
+            continue;
+        }
         let ends = range.split_once('-').map(|(from, to)| {
             (
                 usize::from_str_radix(from, 16),
                 usize::from_str_radix(to, 16),
             )
         });
-        let Some((Ok(from), Ok(to))) = ends else {
-            continue;
-        };
-        // What lies below the code and the code itself were never written; data above it
-        // that is read-only now was, by the loader, and would be lost.
-        if rights.starts_with("r-") {
+        if let (Some((Ok(from), Ok(to))), true) = (ends, rights.starts_with("r-")) {
             // SAFETY: the range is a mapping of an unchanged file: reading it again gives
             // the same bytes.
             unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
         }
         if rights.contains('x') {
-            return;
+            done_with = file;
         }
     }
 }
