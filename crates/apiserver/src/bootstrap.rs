@@ -92,7 +92,7 @@ async fn service_range(ctx: &Ctx) -> Result<(), Failure> {
 }
 
 /// The Service `kubernetes`, its Endpoints and EndpointSlices.
-async fn kubernetes(ctx: &Ctx) -> Result<(), Failure> {
+pub async fn kubernetes(ctx: &Ctx) -> Result<(), Failure> {
     let settings = &ctx.settings;
     let metadata = json!({"name": "kubernetes", "namespace": "default",
         "labels": {"component": "apiserver", "provider": "kubernetes"}});

@@ -46,6 +46,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Places for requests that are not long.
     pub in_flight: tokio::sync::Semaphore,
+    /// Places for connections.
+    pub connections: Arc<tokio::sync::Semaphore>,
     /// OpenAPI documents made so far.
     pub documents: crate::openapi::Documents,
     /// Held while a Service is written, so that two never get the same address or port.

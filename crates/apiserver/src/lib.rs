@@ -113,6 +113,8 @@ const NAMES: [&str; 5] = [
     "localhost",
 ];
 
+/// Connections open at once.
+const CONNECTIONS: usize = 2048;
 /// Requests handled at once, watches and streams aside.
 const IN_FLIGHT: usize = 400;
 
@@ -160,6 +162,7 @@ impl Server {
             kubelets: connect::Kubelets::new(&client, &ca, options.connect)?,
             metrics: metrics::Metrics::default(),
             in_flight: tokio::sync::Semaphore::new(IN_FLIGHT),
+            connections: Arc::new(tokio::sync::Semaphore::new(CONNECTIONS)),
             documents: openapi::Documents::default(),
             store,
             registry: ArcSwap::from_pointee(Registry::new(objects::kind::builtin())),

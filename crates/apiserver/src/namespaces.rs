@@ -18,6 +18,12 @@ use crate::verbs::delete::{self, delete_object};
 use crate::verbs::meta;
 use crate::verbs::write::{self, Options};
 
+/// The way to this server, which comes back when deleted.
+const WAY: [&str; 3] = [
+    "/services/default/kubernetes",
+    "/endpoints/default/kubernetes",
+    "discovery.k8s.io/endpointslices/default/kubernetes",
+];
 /// Deletions on their way at once.
 const AT_ONCE: usize = 64;
 /// Changes are gathered this long before a namespace is looked at again.
@@ -33,8 +39,10 @@ pub async fn run(ctx: Ctx) {
         changed.mark_unchanged();
         let mut restore: BTreeSet<String> = BTreeSet::new();
         let mut busy = BTreeSet::new();
+        let mut gone: Vec<Arc<str>> = Vec::new();
         match ctx.store.events("", cursor) {
             Ok((rev, events)) => {
+                gone.extend(events.iter().filter(|e| e.deleted).map(|e| e.key.clone()));
                 for event in &events {
                     note(&event.key, event.deleted, &mut busy, &mut restore);
                 }
@@ -52,6 +60,14 @@ pub async fn run(ctx: Ctx) {
                     );
                 }
             }
+        }
+        if gone.iter().any(|key| WAY.contains(&key.as_ref()))
+            && let Err(Failure(status)) = crate::bootstrap::kubernetes(&ctx).await
+        {
+            tracing::warn!(
+                cause = status.message,
+                "putting back the Service kubernetes"
+            );
         }
         for namespace in restore {
             put_back(&ctx, &namespace).await;

@@ -17,7 +17,7 @@ use crate::health;
 use crate::output::{self, Answer};
 use crate::rbac::{self, Attributes};
 use crate::request::{self, Info, Query};
-use crate::verbs::{Call, Reply, delete, patch, pods, read, scale, watch, write};
+use crate::verbs::{Call, Reply, decode, delete, patch, pods, read, scale, watch, write};
 use crate::{connect, reviews};
 
 /// Largest body of a request.
@@ -174,7 +174,18 @@ async fn resource(
         return connect::pass_on(ctx, &info, &query, request).await;
     }
     let call = call(ctx, user, info, query, kind, request).await?;
-    verb(&call).await
+    let answer = verb(&call).await?;
+    decode::warn(answer, deprecation(&call.kind).as_slice())
+}
+
+/// What clients of a kind are warned of.
+fn deprecation(kind: &objects::Kind) -> Option<String> {
+    if kind.group.is_empty() && kind.kind == "Endpoints" {
+        return Some(
+            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into(),
+        );
+    }
+    kind.custom.as_ref()?.deprecation.clone()
 }
 
 async fn call(

@@ -83,7 +83,15 @@ pub async fn listen(
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(connection(ctx.clone(), stream, tls.clone(), stop.clone()));
+                // Beyond the limit a connection is closed at once: its client tries again.
+                let Ok(place) = ctx.connections.clone().try_acquire_owned() else {
+                    continue;
+                };
+                let serving = connection(ctx.clone(), stream, tls.clone(), stop.clone());
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 // Out of file descriptors: those in use must end first.
@@ -115,7 +123,8 @@ async fn connection(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(60));
+        .header_read_timeout(Duration::from_secs(60))
+        .max_buf_size(64 << 10);
     builder
         .http2()
         .timer(TokioTimer::new())

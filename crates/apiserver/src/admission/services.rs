@@ -97,6 +97,7 @@ pub fn admit(
 ) -> Result<Vec<Change>, Status> {
     if let Some(old) = old {
         inherit(old, new);
+        drop_of_type(old, new);
     }
     let key = format!(
         "/services/{}/{}",
@@ -184,6 +185,42 @@ fn inherit(old: &Object, new: &mut Object) {
         {
             port["nodePort"] = found.into();
         }
+    }
+}
+
+/// What a type does not have any more goes with it, unless the update sets it anew.
+fn drop_of_type(old: &Object, new: &mut Object) {
+    let (was, is) = (text(old, "type").to_owned(), text(new, "type").to_owned());
+    let outside = |of: &str| of == "NodePort" || of == "LoadBalancer";
+    let unchanged = |new: &Object, field: &str| new["spec"][field] == old["spec"][field];
+    if outside(&was) && !outside(&is) {
+        let before = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        for port in meta::array_mut(new, &["spec", "ports"])
+            .into_iter()
+            .flatten()
+        {
+            let had = before
+                .iter()
+                .any(|o| o["port"] == port["port"] && o["nodePort"] == port["nodePort"]);
+            if had && let Some(port) = port.as_object_mut() {
+                port.remove("nodePort");
+            }
+        }
+        if unchanged(new, "externalTrafficPolicy") {
+            remove(new, "externalTrafficPolicy");
+        }
+    }
+    if was == "LoadBalancer" && is != was {
+        for field in [
+            "allocateLoadBalancerNodePorts",
+            "loadBalancerClass",
+            "healthCheckNodePort",
+        ] {
+            if unchanged(new, field) {
+                remove(new, field);
+            }
+        }
+        new["status"] = json!({"loadBalancer": {}});
     }
 }
 

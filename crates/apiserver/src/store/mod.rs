@@ -53,28 +53,23 @@ impl Entry {
     }
 }
 
-/// Keeps metadata without annotations and managedFields, and small scalars of the rest.
+/// What of `metadata` is kept in a slim object.
+const SLIM: [&str; 5] = ["name", "namespace", "labels", "uid", "deletionTimestamp"];
+
+/// Keeps the metadata that is selected by, and scalars one level down.
 fn slim(mut object: Object) -> Object {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Object::as_object_mut) {
-        metadata.remove("managedFields");
-        metadata.remove("annotations");
-    }
-    if let Some(top) = object.as_object_mut() {
-        top.retain(|name, _| name != "data" && name != "binaryData" && name != "stringData");
-        for (name, value) in top.iter_mut() {
-            if name == "metadata" {
-                continue;
-            }
-            if let Some(fields) = value.as_object_mut() {
-                fields.retain(|name, v| {
-                    !(v.is_array() || v.is_object())
-                        || name == "podIPs"
-                        || name == "names"
-                        || name == "targetRef"
-                });
-            } else if value.is_array() {
-                *value = Object::Null;
-            }
+    let Some(top) = object.as_object_mut() else {
+        return object;
+    };
+    top.retain(|_, value| !value.is_array());
+    for (name, value) in top.iter_mut() {
+        let Some(fields) = value.as_object_mut() else {
+            continue;
+        };
+        match name.as_str() {
+            "metadata" => fields.retain(|name, _| SLIM.contains(&name.as_str())),
+            "data" | "binaryData" | "stringData" => fields.clear(),
+            _ => fields.retain(|name, v| !(v.is_array() || v.is_object()) || name == "podIPs"),
         }
     }
     object

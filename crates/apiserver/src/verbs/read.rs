@@ -21,6 +21,7 @@ pub struct Selection {
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
     name: String,
+    deep: bool,
 }
 
 impl Selection {
@@ -36,6 +37,10 @@ impl Selection {
                 .then(|| FieldSelector::parse(fields, kind))
                 .transpose()?,
             name: name.to_owned(),
+            deep: kind
+                .custom
+                .as_ref()
+                .is_some_and(|c| !c.selectable_fields.is_empty()),
         })
     }
 
@@ -52,7 +57,14 @@ impl Selection {
         let slim = entry.slim();
         (self.name.is_empty() || slim["metadata"]["name"] == self.name.as_str())
             && self.labels.as_ref().is_none_or(|s| s.matches(slim))
-            && self.fields.as_ref().is_none_or(|s| s.matches(slim))
+            && self.fields.as_ref().is_none_or(|s| {
+                // The author of a CRD may select by fields at any depth.
+                if self.deep {
+                    s.matches(&entry.object())
+                } else {
+                    s.matches(slim)
+                }
+            })
     }
 }
 

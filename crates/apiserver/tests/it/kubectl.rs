@@ -211,3 +211,33 @@ async fn explain_and_wait_and_auth_answer() {
     assert!(kubectl.fails("get namespace shop", "").contains("NotFound"));
     assert!(kubectl.run("version").contains("v1.36.0+flatnet"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_cordoned_and_drained() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else {
+        return;
+    };
+    kubectl.with(
+        "create -f -",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: node1}",
+    );
+    kubectl.with(
+        "create -f -",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {nodeName: node1, containers: [{name: c, image: nginx}]}",
+    );
+    kubectl.run("cordon node1");
+    assert!(kubectl.run("get node node1").contains("SchedulingDisabled"));
+    assert!(
+        kubectl
+            .run("drain node1 --force --grace-period=0 --timeout=20s")
+            .contains("node/node1 drained")
+    );
+    assert!(kubectl.fails("get pod p", "").contains("NotFound"));
+    kubectl.run("uncordon node1");
+    let warned = kubectl.run("get endpoints kubernetes");
+    assert!(
+        warned.contains("Warning: v1 Endpoints is deprecated in v1.33+"),
+        "{warned}"
+    );
+}

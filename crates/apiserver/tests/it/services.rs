@@ -35,6 +35,32 @@ async fn the_way_to_the_server_is_there_from_the_start() {
 }
 
 #[tokio::test]
+async fn the_way_to_the_server_comes_back() {
+    let server = Server::start().await;
+    server
+        .delete(&format!("{SERVICES}/kubernetes"), &json!({}))
+        .await;
+    let (_, found) = server
+        .until(&format!("{SERVICES}/kubernetes"), |code, _| code == 200)
+        .await;
+    assert_eq!(found["spec"]["clusterIP"], "10.96.0.1");
+}
+
+#[tokio::test]
+async fn a_service_that_is_no_node_port_any_more_gives_its_ports_up() {
+    let server = Server::start().await;
+    let (_, made) = server
+        .post(SERVICES, &service("a", json!({"type": "NodePort"})))
+        .await;
+    assert!(made["spec"]["ports"][0]["nodePort"].is_u64());
+    let mut plain = made.clone();
+    plain["spec"]["type"] = "ClusterIP".into();
+    let (code, kept) = server.put(&format!("{SERVICES}/a"), &plain).await;
+    assert_eq!(code, 200, "{kept}");
+    assert!(kept["spec"]["ports"][0]["nodePort"].is_null());
+}
+
+#[tokio::test]
 async fn an_address_is_given_kept_and_given_back() {
     let server = Server::start().await;
     let (code, made) = server.post(SERVICES, &service("a", json!({}))).await;
