@@ -10,7 +10,7 @@ mod walk;
 pub use set::FieldSet;
 
 use managed::Owner;
-use walk::{compare, fields_of, merge, problems, remove, with_named_fields};
+use walk::{compare, drop_empty, fields_of, merge, problems, remove, with_named_fields};
 
 /// Who writes, for field management.
 #[derive(Clone, Debug)]
@@ -175,12 +175,15 @@ pub fn apply(
         .position(|o| o.is_same(&mine))
         .map(|i| owners.remove(i));
     let merged = merge(root, &before, &config);
-    let after = match &last {
+    let mut after = match &last {
         Some(last) if !last.fields.is_empty() => prune(schema, &merged, &owners, &mine, last),
         _ => merged,
     };
 
     let difference = compare(root, &before, &after).without(&ignored);
+    if !schema.is_custom() {
+        drop_empty(root, &mut after);
+    }
     let changed = difference.added.union(&difference.modified);
     let mut conflicts: Vec<(String, Vec<String>)> = Vec::new();
     for owner in &owners {
@@ -224,7 +227,7 @@ fn settle(
 fn prune(schema: &Schema, merged: &Object, others: &[Owner], mine: &Owner, last: &Owner) -> Object {
     let root = Some(schema.root());
     let named = |set: &FieldSet| with_named_fields(root, set);
-    let without = |set: &FieldSet| remove(root, merged, set).unwrap_or_else(|| empty_like(merged));
+    let without = |set: &FieldSet| remove(root, merged, set);
     let last = named(&last.fields);
     let all = named(&fields_of(root, merged));
     let owned = others
@@ -259,7 +262,11 @@ pub fn track_update(
             sent => sent,
         }
     };
-    let mut before = old.cloned().unwrap_or_else(|| empty_like(new));
+    let mut before = match old {
+        Some(old) => old.clone(),
+        None if schema.is_custom() => empty_like(new),
+        None => walk::zero(schema.root()),
+    };
     managed::strip(&mut before);
     managed::strip(new);
 

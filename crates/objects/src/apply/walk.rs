@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::set::FieldSet;
-use crate::schema::{ListType, Shape, View, keys_of};
+use crate::schema::{ListType, Shape, View, is_always_there, keys_of};
 
 /// A node of the schema; None stands for any JSON, merged field by field.
 type Type<'a> = Option<View<'a>>;
@@ -184,7 +184,9 @@ fn differ(
     path: &mut Vec<String>,
     found: &mut Difference,
 ) {
-    let forms = (old.map(|v| form(view, v)), new.map(|v| form(view, v)));
+    // null takes whatever form the other side has.
+    let shape = |v: Option<&Value>| v.filter(|v| !v.is_null()).map(|v| form(view, v));
+    let forms = (shape(old), shape(new));
     let form = match forms {
         (Some(a), Some(b)) if a == b => a,
         (Some(a), None) | (None, Some(a)) => a,
@@ -335,40 +337,73 @@ fn merge_items(view: Type<'_>, live: &[Value], config: &[Value]) -> Vec<Value> {
     out
 }
 
-/// The value without the fields and items in `set`; containers that lose everything go too.
-pub(super) fn remove(view: Type<'_>, value: &Value, set: &FieldSet) -> Option<Value> {
+/// The value without the fields and items in `set`; a container that loses everything is left empty.
+pub(super) fn remove(view: Type<'_>, value: &Value, set: &FieldSet) -> Value {
     match (form(view, value), value) {
-        (Form::Fields, Value::Object(map)) if !map.is_empty() => {
+        (Form::Fields, Value::Object(map)) => {
             let mut out = Map::new();
             for (name, value) in map {
                 let step = format!("f:{name}");
-                if set.has(&step) {
-                    continue;
+                if !set.has(&step) {
+                    let kept = match set.below(&step) {
+                        Some(below) => remove(field(view, name), value, below),
+                        None => value.clone(),
+                    };
+                    out.insert(name.clone(), kept);
                 }
-                let kept = match set.below(&step) {
-                    Some(below) => remove(field(view, name), value, below),
-                    None => Some(value.clone()),
-                };
-                out.extend(kept.map(|v| (name.clone(), v)));
             }
-            (!out.is_empty()).then_some(out.into())
+            out.into()
         }
-        (Form::Items, Value::Array(values)) if !values.is_empty() => {
+        (Form::Items, Value::Array(values)) => {
             let mut out = Vec::new();
             for (index, value) in values.iter().enumerate() {
                 let step = element(view, value).unwrap_or_else(|| format!("i:{index}"));
-                if set.has(&step) {
-                    continue;
-                }
-                match set.below(&step) {
-                    Some(below) => out.extend(remove(item(view), value, below)),
-                    None => out.push(value.clone()),
+                if !set.has(&step) {
+                    out.push(match set.below(&step) {
+                        Some(below) => remove(item(view), value, below),
+                        None => value.clone(),
+                    });
                 }
             }
-            (!out.is_empty()).then_some(out.into())
+            out.into()
         }
-        _ => Some(value.clone()),
+        _ => value.clone(),
     }
+}
+
+/// Takes away empty maps and lists, which Go does not write; empty structs stay.
+pub(super) fn drop_empty(view: Type<'_>, value: &mut Value) {
+    match value {
+        Value::Object(map) => map.retain(|name, value| {
+            let child = field(view, name);
+            drop_empty(child, value);
+            let container = matches!(
+                child.map(View::shape),
+                Some(Shape::Map { .. } | Shape::List { .. })
+            );
+            !(container && is_empty(Some(value)))
+        }),
+        Value::Array(list) => list.iter_mut().for_each(|v| drop_empty(item(view), v)),
+        _ => {}
+    }
+}
+
+/// What Go writes of an object nothing is set in: its structs, and null for lists it never omits.
+pub(super) fn zero(view: View<'_>) -> Value {
+    let mut out = Map::new();
+    if let Shape::Object { name, fields, .. } = view.shape() {
+        for field in fields {
+            let child = view.at(field.node);
+            if is_always_there(name, &field.name) {
+                out.insert(field.name.to_string(), zero(child));
+            } else if &**name == "PodSpec" && &*field.name == "containers" {
+                out.insert(field.name.to_string(), Value::Null);
+            } else if &*field.name == "metadata" {
+                out.insert(field.name.to_string(), Value::Object(Map::new()));
+            }
+        }
+    }
+    out.into()
 }
 
 /// The set with every struct field on the way to a member made a member as well.

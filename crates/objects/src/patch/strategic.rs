@@ -158,14 +158,13 @@ fn merge_field(
     }
 }
 
-/// Removes nulls and directives from a value that is new; false where the directive deletes it.
+/// Removes nulls and directives from a value that is new; false where nothing of it is to be.
 fn clean(value: &mut Value) -> bool {
     match value {
         Value::Object(map) => {
-            match map.remove(DIRECTIVE) {
-                Some(directive) if directive == "delete" => return false,
-                Some(directive) if directive == "replace" && map.is_empty() => return false,
-                _ => {}
+            if map.contains_key(DIRECTIVE) {
+                // There is nothing the directive could be about, so the value goes with it.
+                return false;
             }
             map.retain(|key, value| {
                 !value.is_null()
@@ -258,28 +257,32 @@ fn ordered_lists(
 
 /// Each item of the patch must be in the order list, in that order.
 fn check_order(patch: &[Value], order: &[Value], merge_key: &str) -> Result<(), Status> {
-    let mut at = 0;
-    for item in patch {
-        if !merge_key.is_empty() && item.get(DIRECTIVE).is_some() {
+    let deleted = |item: &&Value| item.get(DIRECTIVE).is_some_and(|d| d == "delete");
+    let named: Vec<&Value> = patch
+        .iter()
+        .filter(|item| merge_key.is_empty() || !deleted(item))
+        .collect();
+    if order.is_empty() || patch.is_empty() {
+        return Ok(());
+    }
+    let (mut at, mut next) = (0, 0);
+    while at < named.len() && next < order.len() {
+        if named[at].get(DIRECTIVE).is_some() {
+            at += 1;
             continue;
         }
-        match order[at.min(order.len())..]
-            .iter()
-            .position(|o| same(o, item, merge_key))
-        {
-            Some(found) => at += found + 1,
-            None => {
-                let items: Vec<String> = patch.iter().map(go_value).collect();
-                let orders: Vec<String> = order.iter().map(go_value).collect();
-                return Err(fail(format!(
-                    "The order in patch list:\n[{}]\n doesn't match {ELEMENT_ORDER_NAME} list:\n[{}]\n",
-                    items.join(" "),
-                    orders.join(" ")
-                )));
-            }
-        }
+        at += usize::from(same(&order[next], named[at], merge_key));
+        next += 1;
     }
-    Ok(())
+    if at == named.len() {
+        return Ok(());
+    }
+    let show = |list: &[Value]| list.iter().map(go_value).collect::<Vec<_>>().join(" ");
+    Err(fail(format!(
+        "The order in patch list:\n[{}]\n doesn't match {ELEMENT_ORDER_NAME} list:\n[{}]\n",
+        show(patch),
+        show(order)
+    )))
 }
 
 const ELEMENT_ORDER_NAME: &str = "$setElementOrder";

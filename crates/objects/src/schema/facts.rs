@@ -150,3 +150,87 @@ pub(crate) fn key_default(name: &str, field: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Structs that Go writes even when they are empty, by field:
+/// whoever creates an object did not add these.
+const ALWAYS: &[(&str, &[&str])] = &[
+    ("acceptedNames", &["CustomResourceDefinitionStatus"]),
+    ("conditions", &["Endpoint"]),
+    ("daemonEndpoints", &["NodeStatus"]),
+    ("deprecatedSource", &["Event"]),
+    ("involvedObject", &["Event"]),
+    ("kubeletEndpoint", &["NodeDaemonEndpoints"]),
+    ("lastState", &["ContainerStatus"]),
+    ("loadBalancer", &["IngressStatus", "ServiceStatus"]),
+    ("names", &["CustomResourceDefinitionSpec"]),
+    ("nodeInfo", &["NodeStatus"]),
+    ("podAffinityTerm", &["WeightedPodAffinityTerm"]),
+    ("podSelector", &["NetworkPolicySpec"]),
+    ("port", &["IngressServiceBackend"]),
+    ("preference", &["PreferredSchedulingTerm"]),
+    ("regarding", &["Event"]),
+    ("resources", &["Container", "EphemeralContainer"]),
+    ("roleRef", &["ClusterRoleBinding", "RoleBinding"]),
+    ("source", &["Event"]),
+    (
+        "spec",
+        &[
+            "CustomResourceDefinition",
+            "DaemonSet",
+            "Deployment",
+            "IPAddress",
+            "Ingress",
+            "IngressClass",
+            "Lease",
+            "LimitRange",
+            "Namespace",
+            "NetworkPolicy",
+            "Node",
+            "Pod",
+            "PodDisruptionBudget",
+            "PodTemplateSpec",
+            "ReplicaSet",
+            "ResourceQuota",
+            "Service",
+            "ServiceCIDR",
+            "StatefulSet",
+        ],
+    ),
+    ("state", &["ContainerStatus"]),
+    (
+        "status",
+        &[
+            "CustomResourceDefinition",
+            "DaemonSet",
+            "Deployment",
+            "Ingress",
+            "Namespace",
+            "Node",
+            "Pod",
+            "PodDisruptionBudget",
+            "ReplicaSet",
+            "ResourceQuota",
+            "Service",
+            "ServiceCIDR",
+            "StatefulSet",
+        ],
+    ),
+    ("strategy", &["DeploymentSpec"]),
+    (
+        "template",
+        &[
+            "DaemonSetSpec",
+            "DeploymentSpec",
+            "ReplicaSetSpec",
+            "StatefulSetSpec",
+        ],
+    ),
+    ("updateStrategy", &["DaemonSetSpec", "StatefulSetSpec"]),
+];
+
+/// True for a struct field that is never missing in what Go writes.
+pub(crate) fn is_always_there(name: &str, field: &str) -> bool {
+    ALWAYS
+        .iter()
+        .any(|(known, names)| *known == field && names.contains(&name))
+}

@@ -20,7 +20,7 @@ mod rules;
 
 pub(crate) use builtin::{DEFINITIONS, definitions, short_name};
 pub use decode::Decoded;
-pub(crate) use facts::{field_fact, is_atomic_map, is_atomic_type};
+pub(crate) use facts::{field_fact, is_always_there, is_atomic_map, is_atomic_type};
 pub(crate) use fill::keys_of;
 
 /// How a list merges (`x-kubernetes-list-type`).
