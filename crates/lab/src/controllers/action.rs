@@ -22,7 +22,14 @@ pub struct Plan {
 impl Plan {
     /// Adds one action.
     pub fn push(&mut self, action: Action) {
-        self.steps.push(Step::One(action));
+        self.steps.push(Step::One(Box::new(action)));
+    }
+
+    /// Adds an action, if there is one.
+    pub fn push_some(&mut self, action: Option<Action>) {
+        if let Some(action) = action {
+            self.push(action);
+        }
     }
 
     /// Asks for a new plan at `when`, or earlier.
@@ -33,7 +40,7 @@ impl Plan {
     /// The actions of all steps.
     pub fn actions(&self) -> impl Iterator<Item = &Action> {
         self.steps.iter().flat_map(|step| match step {
-            Step::One(action) => std::slice::from_ref(action),
+            Step::One(action) => std::slice::from_ref(action.as_ref()),
             Step::Each(actions) | Step::SlowStart(actions) => actions.as_slice(),
         })
     }
@@ -43,7 +50,7 @@ impl Plan {
 #[derive(Debug, PartialEq)]
 pub enum Step {
     /// One.
-    One(Action),
+    One(Box<Action>),
     /// All at once; one failure does not stop the others.
     Each(Vec<Action>),
     /// 1, 2, 4, 8, ... at once; the first failure stops: what cannot work is not tried a

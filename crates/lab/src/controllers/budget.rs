@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::action::{Action, Plan, Step};
+use super::action::{Action, Plan};
 use super::amount::resolve;
 use super::driver::Controller;
 use super::pods::{controller_of, is_active, is_ready};
@@ -131,7 +131,7 @@ pub fn plan(world: &World, budget: &PodDisruptionBudget, now: Timestamp) -> Plan
         budget.status.as_ref(),
         &status,
     );
-    plan.steps.extend(write.map(Step::One));
+    plan.push_some(write);
     plan
 }
 

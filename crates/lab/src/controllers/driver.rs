@@ -41,7 +41,7 @@ pub trait Controller: Send {
     fn plan(&mut self, world: &World, key: &Key, now: Timestamp) -> Plan;
 
     /// The actions of the last plan for `key` are done, or failed.
-    fn finished(&mut self, _key: &Key, _result: Result<(), &Error>) {}
+    fn finished(&mut self, _key: &Key, _failure: Option<&Error>) {}
 }
 
 #[derive(Default)]
@@ -213,7 +213,7 @@ impl Driver {
     fn finish(&mut self, index: usize, key: Key, result: Result<(), Error>) {
         let queue = &mut self.queues[index];
         queue.working.remove(&key);
-        self.controllers[index].finished(&key, result.as_ref().map(|()| ()));
+        self.controllers[index].finished(&key, result.as_ref().err());
         match result {
             Ok(()) => {
                 queue.backoff.remove(&key);

@@ -37,7 +37,7 @@ impl Executor {
     pub async fn run(&self, plan: Plan) -> Result<(), Error> {
         for step in plan.steps {
             match step {
-                Step::One(action) => self.act(action).await?,
+                Step::One(action) => self.act(*action).await?,
                 Step::Each(actions) => self.each(actions).await?,
                 Step::SlowStart(actions) => self.slow_start(actions).await?,
             }

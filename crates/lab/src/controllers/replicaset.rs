@@ -63,11 +63,11 @@ impl Controller for ReplicaSets {
         }
     }
 
-    fn finished(&mut self, key: &Key, result: Result<(), &Error>) {
-        match result {
-            Ok(()) => self.failures.remove(key),
-            Err(error) if error.is_conflict() => None,
-            Err(error) => self.failures.insert(key.clone(), error.to_string()),
+    fn finished(&mut self, key: &Key, failure: Option<&Error>) {
+        match failure {
+            None => self.failures.remove(key),
+            Some(error) if error.is_conflict() => None,
+            Some(error) => self.failures.insert(key.clone(), error.to_string()),
         };
     }
 }
@@ -93,7 +93,7 @@ pub fn plan(world: &World, set: &ReplicaSet, failure: Option<&str>, now: Timesta
         set.status.as_ref(),
         &status,
     );
-    plan.steps.extend(write.map(Step::One));
+    plan.push_some(write);
 
     let adopting = !claimed.actions.is_empty();
     if adopting {

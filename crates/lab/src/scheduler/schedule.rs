@@ -75,8 +75,8 @@ impl Controller for Scheduler {
         }
     }
 
-    fn finished(&mut self, key: &Key, result: Result<(), &Error>) {
-        if result.is_err() && self.assumed.remove(key).is_some() {
+    fn finished(&mut self, key: &Key, failure: Option<&Error>) {
+        if failure.is_some() && self.assumed.remove(key).is_some() {
             self.snapshot.remove(key);
         }
     }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 /// How long anything may take to come true.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ends its task when dropped.
 pub struct Task(JoinHandle<()>);
@@ -64,17 +64,17 @@ impl Cluster {
         .await
         .unwrap();
         let pki = apiserver::pki::Pki::open(dir.path()).unwrap();
-        let text = pki
-            .kubeconfig(
-                "test",
-                &format!("https://127.0.0.1:{port}"),
-                "admin",
-                Some("system:masters"),
-            )
-            .unwrap();
-        let kubeconfig = dir.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, text).unwrap();
-        let client = api::client(Some(&kubeconfig), "test").await.unwrap();
+        let kubeconfig = |user: &str, group: &str| {
+            let url = format!("https://127.0.0.1:{port}");
+            let text = pki.kubeconfig("test", &url, user, Some(group)).unwrap();
+            let path = dir.path().join(user);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let admin = kubeconfig("admin", "system:masters");
+        let client = api::client(Some(&admin), "test").await.unwrap();
+        // The controllers have the rights they have in a cluster, and no more.
+        let kubeconfig = kubeconfig("flatnet-controller", "flatnet:controllers");
         Self {
             client,
             kubeconfig,

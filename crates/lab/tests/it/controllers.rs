@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -360,6 +360,65 @@ async fn a_daemon_set_is_on_every_node_that_will_have_it() {
     cluster
         .until("one pod", "default", |pods: &[Pod]| {
             (pods.len() == 1).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn nodes_get_their_ranges_and_the_wrong_configuration_changes_nothing() {
+    let mut cluster = Cluster::start().await;
+    let config =
+        |text: &str| json!({"metadata": {"name": "flatnet"}, "data": {"config.yaml": text}});
+    cluster
+        .create::<ConfigMap>(
+            "kube-system",
+            config("apiVersion: flatnet.io/v1alpha1\nkind: NetworkConfig\nclusterCIDRs: [10.244.0.0/22]\n"),
+        )
+        .await;
+    cluster.node("node2", json!({})).await;
+    cluster.node("node1", json!({})).await;
+    let ranges = |nodes: &[Node]| -> Vec<String> {
+        let of = |node: &Node| node.spec.as_ref().and_then(|s| s.pod_cidrs.clone());
+        nodes
+            .iter()
+            .filter_map(of)
+            .map(|cidrs| cidrs.join(" "))
+            .collect()
+    };
+    let have = cluster
+        .until("two ranges", "", |nodes: &[Node]| {
+            let ranges = ranges(nodes);
+            (ranges.len() == 2).then_some(ranges)
+        })
+        .await;
+    assert_eq!(have, ["10.244.1.0/24", "10.244.2.0/24"]);
+    cluster
+        .patch::<ConfigMap>(
+            "kube-system",
+            "flatnet",
+            config("clusterCIDRs: [10.0.0.0/99]\n"),
+        )
+        .await;
+    for name in ["node3", "alpha", "beta"] {
+        cluster.node(name, json!({})).await;
+    }
+    // Three more ask, two ranges are left.
+    let message = cluster
+        .until(
+            "an Event says the range is used up",
+            "default",
+            |events: &[Event]| {
+                let full = events
+                    .iter()
+                    .find(|e| e.reason.as_deref() == Some("CIDRNotAvailable"))?;
+                full.message.clone()
+            },
+        )
+        .await;
+    assert!(message.contains("10.244.0.0/22"), "{message}");
+    cluster
+        .until("four ranges", "", |nodes: &[Node]| {
+            (ranges(nodes).len() == 4).then_some(())
         })
         .await;
 }

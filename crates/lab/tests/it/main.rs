@@ -4,6 +4,7 @@
 
 mod api_server;
 mod controllers;
+mod scale;
 mod scheduler;
 mod shim;
 

@@ -116,7 +116,7 @@ pub fn plan(world: &World, set: &DaemonSet, now: Timestamp) -> Plan {
     let places = places(world, &pattern, claimed.pods);
     let status = status(set, &places, &history, now, &mut plan);
     let write = Action::status(Kind::DaemonSet, &Key::of(set), set.status.as_ref(), &status);
-    plan.steps.extend(write.map(Step::One));
+    plan.push_some(write);
     if set.metadata.deletion_timestamp.is_some() {
         return plan;
     }

@@ -177,7 +177,7 @@ impl<'a> Work<'a> {
         if !self.plan.steps.is_empty() {
             return new;
         }
-        let old: Vec<Numbers> = self.sets.old.iter().map(|set| numbers(set)).collect();
+        let old: Vec<Numbers> = self.sets.old.iter().map(numbers).collect();
         let Some(set) = self.sets.new.clone() else {
             let none = Numbers {
                 wanted: 0,
@@ -373,7 +373,7 @@ impl<'a> Work<'a> {
         let key = Key::of(self.deployment);
         let old: Option<&DeploymentStatus> = self.deployment.status.as_ref();
         let write = Action::status(Kind::Deployment, &key, old, &status);
-        self.plan.steps.extend(write.map(Step::One));
+        self.plan.push_some(write);
         self.plan
     }
 

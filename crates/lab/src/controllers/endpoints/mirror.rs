@@ -114,7 +114,7 @@ fn groups(endpoints: &Endpoints) -> Vec<Group> {
         for (address_type, is_v4) in [("IPv4", true), ("IPv6", false)] {
             let of = |list: &Option<Vec<EndpointAddress>>, ready: bool| -> Vec<Endpoint> {
                 let list = list.iter().flatten();
-                list.filter(|address| !address.ip.contains(':') == is_v4)
+                list.filter(|address| address.ip.contains(':') != is_v4)
                     .map(|address| endpoint(address, ready))
                     .collect()
             };

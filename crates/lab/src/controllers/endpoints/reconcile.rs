@@ -63,7 +63,7 @@ pub fn plan(common: &Common, groups: Vec<Group>, existing: &[Arc<EndpointSlice>]
         left = others;
         actions.extend(fit(common, group, mine));
     }
-    actions.extend(left.into_iter().map(|slice| delete(slice)));
+    actions.extend(left.into_iter().map(delete));
     actions
 }
 

@@ -108,7 +108,7 @@ pub fn plan(world: &World, set: &StatefulSet, now: Timestamp) -> Plan {
         set.status.as_ref(),
         &status,
     );
-    plan.steps.extend(write.map(Step::One));
+    plan.push_some(write);
     if set.metadata.deletion_timestamp.is_none() {
         steps::next(&view, status.current_replicas.unwrap_or(0), &mut plan);
     }
