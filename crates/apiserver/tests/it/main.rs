@@ -6,6 +6,7 @@ mod access;
 mod crash;
 mod custom;
 mod kubectl;
+mod kubelet;
 mod lists;
 mod owners;
 mod pods;
