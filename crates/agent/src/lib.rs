@@ -67,7 +67,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tracing::info!(
         adopted = reconciled.adopted,
         released = ?reconciled.released,
-        links = ?reconciled.links,
+        found = ?reconciled.found,
         "attachments taken over"
     );
     let server = socket::Server {

@@ -3,6 +3,8 @@
 //! One owner, one thread: operations come one after the other, so an address can be looked at
 //! and taken without a lock, and the journal has one writer.
 
+mod reconcile;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
@@ -14,9 +16,11 @@ use tracing::{info, warn};
 
 use crate::attachment::{Attachment, Key, PodRef};
 use crate::cni::{Call, CniError, Command, NetConf, PodArgs, address, code, parse_mac};
-use crate::interface::{Interface, Settings, Wires, plan, result, shaper};
+use crate::interface::{Interface, Settings, Wires, plan, result};
 use crate::ipam::{Entry, Journal, Ledger, Seconds, Wanted};
 use crate::ports::Ports;
+
+pub use reconcile::Reconciled;
 
 /// Where the plugin leaves word of a DEL that the agent did not hear.
 pub const RELEASED: &str = "released";
@@ -43,17 +47,6 @@ pub struct Manager {
     ports: Ports,
     settings: Option<Settings>,
     readiness: Readiness,
-}
-
-/// What a start found and put right.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reconciled {
-    /// Attachments adopted as they are.
-    pub adopted: usize,
-    /// Addresses of attachments that are gone.
-    pub released: Vec<IpAddr>,
-    /// Links removed that belonged to nothing.
-    pub links: Vec<String>,
 }
 
 impl Manager {
@@ -236,9 +229,7 @@ impl Manager {
 
     /// True where the attachment is written down but its link was never made, or is gone.
     fn is_unmade(&mut self, key: &Key) -> Result<bool, CniError> {
-        let link = key.host_link();
-        let links = self.wires.pod_links().map_err(kernel)?;
-        Ok(!links.iter().any(|there| there.name == link))
+        Ok(!self.wires.is_there(&key.host_link()).map_err(kernel)?)
     }
 
     /// Takes an attachment out of ledger and journal; its addresses rest.
@@ -277,7 +268,7 @@ impl Manager {
     /// Removes interface and attachment, either of which may be gone already.
     fn detach(&mut self, key: &Key, netns: &str, now: Seconds) -> Result<(), CniError> {
         // The link first: while it is there, nobody else may have the address.
-        let known = self.ledger.get(key).cloned();
+        let known = self.ledger.get(key).or_else(|| self.adopted(key)).cloned();
         let link = known.as_ref().map_or_else(
             || key.host_link(),
             |attachment| attachment.host_link.clone(),
@@ -292,7 +283,7 @@ impl Manager {
         if !removed && !netns.is_empty() {
             crate::interface::remove_in_namespace(netns, &key.ifname).map_err(kernel)?;
         }
-        self.forget(key, now)?;
+        self.forget(&attachment.key, now)?;
         if attachment.mode == PodMode::Bridge {
             attachment
                 .ips()
@@ -417,93 +408,6 @@ impl Manager {
                     .details(errors.join("; ")),
             )
         }
-    }
-
-    /// Compares ledger and kernel: attachments without a link are released (the link goes with
-    /// its namespace, and a pod without it cannot use the address), links without an
-    /// attachment are removed (their ADD was never answered), releases left by the plugin
-    /// while nobody listened are done.
-    pub fn reconcile(&mut self, now: Seconds) -> Result<Reconciled, String> {
-        let mut found = Reconciled::default();
-        for key in self.take_markers() {
-            if let Some(attachment) = self.ledger.get(&key).cloned() {
-                found.released.extend(attachment.ips());
-                self.detach(&key, &attachment.netns, now)
-                    .map_err(|error| error.to_string())?;
-            }
-        }
-        let links: BTreeSet<String> = self
-            .wires
-            .pod_links()
-            .map_err(|error| error.to_string())?
-            .into_iter()
-            .map(|link| link.name)
-            .collect();
-        let gone: Vec<Key> = self
-            .ledger
-            .attachments()
-            .filter(|attachment| !links.contains(&attachment.host_link))
-            .map(|attachment| attachment.key.clone())
-            .collect();
-        for key in gone {
-            if let Ok(Some(attachment)) = self.forget(&key, now) {
-                found.released.extend(attachment.ips());
-            }
-        }
-        let known: BTreeSet<&str> = self
-            .ledger
-            .attachments()
-            .map(|a| a.host_link.as_str())
-            .collect();
-        for link in links
-            .iter()
-            .filter(|link| is_pod_link(link) && !known.contains(link.as_str()))
-        {
-            match self.wires.remove(link, true) {
-                Ok(true) => found.links.push(link.clone()),
-                Ok(false) => {}
-                Err(error) => warn!(%error, "a link of no pod stays"),
-            }
-        }
-        self.remove_stray_shapers();
-        found.adopted = self.ledger.attachments().count();
-        Ok(found)
-    }
-
-    fn remove_stray_shapers(&mut self) {
-        let known: BTreeSet<String> = self
-            .ledger
-            .attachments()
-            .map(|a| shaper(&a.host_link))
-            .collect();
-        for stray in self.wires.shapers().unwrap_or_default() {
-            if !known.contains(&stray)
-                && let Err(error) = self.wires.remove(&stray, false)
-            {
-                warn!(%error, "a limiting link of no pod stays");
-            }
-        }
-    }
-
-    /// Reads and removes the plugin's release markers.
-    fn take_markers(&self) -> Vec<Key> {
-        let mut keys = Vec::new();
-        for entry in fs::read_dir(self.dir.join(RELEASED))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = entry.path();
-            match fs::read(&path)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            {
-                Some(key) => keys.push(key),
-                None => warn!(file = %path.display(), "a release marker cannot be read"),
-            }
-            let _ = fs::remove_file(path);
-        }
-        keys
     }
 
     /// Puts back what others took from the node's side of pods.

@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 
 /// Folder of the node; its presence in the environment makes [`serve`] an agent.
 pub const DIR: &str = "FLATNET_TEST_AGENT_DIR";
+/// A kubeconfig: the agent learns from that API server instead.
+pub const KUBECONFIG: &str = "FLATNET_TEST_AGENT_KUBECONFIG";
 /// `model::Config` and `model::Node` as JSON.
 pub const CONFIG: &str = "FLATNET_TEST_AGENT_CONFIG";
 pub const NODE: &str = "FLATNET_TEST_AGENT_NODE";
@@ -49,13 +51,19 @@ pub fn run_if_asked() {
                 .unwrap();
             updates.send(Update::Synced).await.unwrap();
         }
+        let source = match std::env::var(KUBECONFIG) {
+            Ok(file) => Source::Kubernetes {
+                kubeconfig: Some(file.into()),
+            },
+            Err(_) => Source::Given(source),
+        };
         let options = Options {
             socket: dir.join("agent.sock"),
             state: dir.join("state"),
             cni_conf: Some(dir.join("net.d")),
             healthz: None,
             metrics: None,
-            ..Options::new(name, Source::Given(source))
+            ..Options::new(name, source)
         };
         ::agent::run(options).await.unwrap();
         drop(updates);

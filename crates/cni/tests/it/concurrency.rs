@@ -179,3 +179,88 @@ fn pods_that_vanish_while_the_agent_is_away_are_released() {
     assert_eq!(status["attachments"].as_array().unwrap().len(), 1);
     assert_eq!(status["attachments"][0]["container"], "kept");
 }
+
+#[test]
+fn a_lost_journal_cuts_no_pod_and_gives_no_address_twice() {
+    if !can_run("a_lost_journal_cuts_no_pod_and_gives_no_address_twice") {
+        return;
+    }
+    let mut node = Node::start(&["10.244.1.0/24"]);
+    let living = pods(3);
+    let before: Vec<IpAddr> = living.iter().map(|pod| ip_of(&node.add(pod), 0)).collect();
+    node.kill_agent();
+    std::fs::remove_dir_all(node.dir.path().join("state")).unwrap();
+    node.start_agent();
+    let new = Pod::new("new");
+    let ip = ip_of(&node.add(&new), 0);
+    assert!(!before.contains(&ip), "{ip} twice");
+    assert_eq!(
+        living.iter().filter_map(address_in).collect::<Vec<_>>(),
+        before
+    );
+    for pod in living.iter().chain([&new]) {
+        node.del(pod);
+    }
+    assert_eq!(node.status()["pools"][0]["used"], 0);
+}
+
+/// In a mount namespace of its own, so that the small disk goes with the test.
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    if !can_run("a_full_disk_refuses_and_loses_nothing") {
+        return;
+    }
+    let body = || {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
+        let mut node = Node::without_agent(&["10.244.1.0/24"]);
+        let state = node.dir.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        mount(
+            Some("tmpfs"),
+            &state,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("size=24k"),
+        )
+        .unwrap();
+        node.start_agent();
+        let mut attached = Vec::new();
+        let refused = loop {
+            let pod = Pod::new(&format!("p{}", attached.len()));
+            let answer = node.call("ADD", &pod.id, &pod.path(), &node.conf("1.1.0"));
+            if !answer.ok {
+                break answer;
+            }
+            attached.push((ip_of(&answer.json, 0), pod));
+            assert!(attached.len() < 200, "the disk is never full");
+        };
+        assert_eq!(refused.code(), 5);
+        assert!(
+            refused.msg().contains("cannot be written down"),
+            "{}",
+            refused.msg()
+        );
+        node.kill_agent();
+        node.start_agent();
+        assert_eq!(
+            node.status()["attachments"].as_array().unwrap().len(),
+            attached.len()
+        );
+        for (ip, pod) in &attached {
+            assert_eq!(address_in(pod), Some(*ip));
+        }
+        // Pods can go although nothing can be written.
+        node.del(&attached[0].1);
+        assert_eq!(address_in(&attached[0].1), None);
+    };
+    thread::scope(|scope| scope.spawn(body).join()).unwrap();
+}

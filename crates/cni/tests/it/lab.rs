@@ -34,6 +34,8 @@ pub struct Node {
     pub dir: TempDir,
     pub config: Config,
     pub pod_cidrs: Vec<String>,
+    /// Of an API server the agent learns from, where there is one.
+    pub kubeconfig: Option<PathBuf>,
     agent: Option<Child>,
 }
 
@@ -66,6 +68,7 @@ impl Node {
                 .unwrap(),
             config,
             pod_cidrs: ranges.iter().map(ToString::to_string).collect(),
+            kubeconfig: None,
             agent: None,
         }
     }
@@ -83,6 +86,9 @@ impl Node {
             .env(agent::NODE, node.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(file) = &self.kubeconfig {
+            command.env(agent::KUBECONFIG, file);
+        }
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -93,7 +99,7 @@ impl Node {
             .unwrap()
             .unwrap();
         self.agent = Some(child);
-        let want = !self.pod_cidrs.is_empty();
+        let want = !self.pod_cidrs.is_empty() && self.kubeconfig.is_none();
         until("the agent answers", || {
             let asked = pods::wire::ask(
                 &self.socket(),

@@ -10,6 +10,7 @@ mod agent;
 mod bridged;
 mod concurrency;
 mod extras;
+mod kubernetes;
 mod lab;
 mod operations;
 mod routed;

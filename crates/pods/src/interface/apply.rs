@@ -239,13 +239,33 @@ impl Wires {
             .collect())
     }
 
-    /// The links of this node's pods: every link with our prefix that is one end of a pair.
-    pub fn pod_links(&mut self) -> Result<Vec<Link>, linux::Error> {
+    /// The node's sides of its pods: every link with our prefix that is one end of a pair, with
+    /// the addresses routed to it.
+    pub fn pod_addresses(&mut self) -> Result<Vec<(String, Vec<IpAddr>)>, linux::Error> {
         let links = self.node.links()?;
-        Ok(links
+        let routes = self.node.routes(RouteFilter::main())?;
+        let ours = links
             .into_iter()
-            .filter(|link| link.kind == Kind::Veth && link.name.starts_with("fn-"))
+            .filter(|link| link.kind == Kind::Veth && link.name.starts_with("fn-"));
+        Ok(ours
+            .map(|link| {
+                let here = |route: &&Route| {
+                    route.dev == Some(link.index)
+                        && route.dst.prefix_len() == route.dst.max_prefix_len()
+                };
+                let ips = routes
+                    .iter()
+                    .filter(here)
+                    .map(|route| route.dst.addr())
+                    .collect();
+                (link.name, ips)
+            })
             .collect())
+    }
+
+    /// Whether the node's side of a pod is there.
+    pub fn is_there(&mut self, host_link: &str) -> Result<bool, linux::Error> {
+        Ok(self.node.link(host_link)?.is_some())
     }
 
     /// Puts back what others took from the node's side of these interfaces; the names of
