@@ -16,7 +16,7 @@ pub(crate) struct Done {
     pub errors: Vec<Error>,
 }
 
-/// Makes `want`; `have` becomes what is there then. VXLAN ends named in `keep` stay as they are
+/// Makes `want`; `have` becomes what is there then. VXLAN ends named in `keep` stay, and receive,
 /// although they are not wanted.
 pub(crate) fn apply(
     kernel: &mut dyn Kernel,
@@ -46,7 +46,7 @@ pub(crate) fn apply(
     apply.remove_routes();
     // With a link goes all that hangs on it.
     apply.remove_tunnels(keep);
-    apply.remove_ways(keep);
+    apply.remove_ways();
     apply.done
 }
 
@@ -285,12 +285,12 @@ impl Apply<'_> {
         })
     }
 
-    fn remove_ways(&mut self, keep: &[&str]) {
+    fn remove_ways(&mut self) {
         let old: Vec<_> = self
             .have
             .neighbours
             .keys()
-            .filter(|key| !keep.contains(&key.0) && !self.want.neighbours.contains_key(key))
+            .filter(|key| !self.want.neighbours.contains_key(key))
             .copied()
             .collect();
         for (link, ip) in old {
@@ -306,7 +306,7 @@ impl Apply<'_> {
             .have
             .fdb
             .iter()
-            .filter(|(key, _)| !keep.contains(&key.0) && !self.want.fdb.contains_key(key))
+            .filter(|(key, _)| !self.want.fdb.contains_key(key))
             .map(|(key, dst)| (*key, *dst))
             .collect();
         for ((link, mac), dst) in old {

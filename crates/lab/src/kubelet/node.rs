@@ -240,7 +240,11 @@ async fn register(shared: &Shared, network: Option<&str>) -> Result<(), kube::Er
             None
         }
     };
-    let status = status(options, &shared.allocatable, network, old.as_ref(), now);
+    let mut status = status(options, &shared.allocatable, network, old.as_ref(), now);
+    // Addresses merge by their type, and a dual-stack node has two of one type.
+    if let Some(addresses) = status["addresses"].as_array_mut() {
+        addresses.push(json!({"$patch": "replace"}));
+    }
     let patch = json!({"status": status});
     api.patch_status(
         &options.node,
