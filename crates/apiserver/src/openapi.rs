@@ -9,7 +9,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Ctx;
-use crate::output;
+use crate::output::{self, Answer};
 use crate::registry::Registry;
 use crate::request::Query;
 use crate::verbs::Reply;
@@ -44,6 +44,12 @@ fn hash(kinds: &[Arc<Kind>]) -> String {
         }
     }
     hash.finalize().iter().map(|b| format!("{b:02X}")).collect()
+}
+
+/// Answers `/openapi/v2`, which kubectl asks for kinds nobody serves: a document that says so.
+pub fn version_two() -> Answer {
+    const MEDIA: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    output::typed(200, MEDIA, objects::openapi::empty_version_two())
 }
 
 /// Answers `/openapi/v3` and what is below.

@@ -115,6 +115,9 @@ fn plain(ctx: &Ctx, info: &Info, query: &Query, request: &Request<Incoming>) -> 
     if let Some(answer) = health::documents(ctx, &info.path) {
         return Ok(answer);
     }
+    if info.path == "/openapi/v2" {
+        return Ok(crate::openapi::version_two());
+    }
     if info.path.starts_with("/openapi/v3") {
         return crate::openapi::answer(ctx, &info.path, query);
     }

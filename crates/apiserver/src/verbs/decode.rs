@@ -71,7 +71,7 @@ pub fn check(call: &Call, object: &mut Object) -> Result<Vec<String>, Failure> {
     let strictness = strictness(call)?;
     let decoded = call.kind.schema.decode(object);
     decoded.check(&call.kind, strictness == Strictness::Strict)?;
-    Ok(warnings(strictness, &decoded))
+    Ok(warnings(call, object, strictness, &decoded))
 }
 
 /// The same for what a patch made; the patch is named instead of the object.
@@ -80,15 +80,23 @@ pub fn check_patched(call: &Call, object: &mut Object) -> Result<Vec<String>, Fa
     let decoded = call.kind.schema.decode(object);
     let patch = String::from_utf8_lossy(&call.body);
     decoded.check_patch(&patch, strictness == Strictness::Strict)?;
-    Ok(warnings(strictness, &decoded))
+    Ok(warnings(call, object, strictness, &decoded))
 }
 
-fn warnings(strictness: Strictness, decoded: &objects::schema::Decoded) -> Vec<String> {
-    if strictness == Strictness::Warn {
-        decoded.warnings()
-    } else {
-        Vec::new()
+fn warnings(
+    call: &Call,
+    object: &Object,
+    strictness: Strictness,
+    decoded: &objects::schema::Decoded,
+) -> Vec<String> {
+    let mut warnings = match strictness {
+        Strictness::Warn => decoded.warnings(),
+        _ => Vec::new(),
+    };
+    if call.kind.kind == "CustomResourceDefinition" {
+        warnings.extend(objects::crd::warnings(object));
     }
+    warnings
 }
 
 /// Adds the warnings as headers.

@@ -97,6 +97,20 @@ pub fn document(kinds: &[Arc<Kind>]) -> Object {
     })
 }
 
+/// An OpenAPI v2 document without paths, as protobuf. Clients that read v3 fall back to v2 for
+/// kinds they do not find, and take its silence for an answer.
+pub fn empty_version_two() -> Vec<u8> {
+    /// A length-delimited field; everything here is shorter than 128 bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+        let mut out = vec![number << 3 | 2, length];
+        out.extend_from_slice(bytes);
+        out
+    }
+    let info = [field(1, b"Kubernetes"), field(2, b"unversioned")].concat();
+    [field(1, b"2.0"), field(2, &info), field(8, b"")].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
