@@ -20,7 +20,7 @@ use super::cni::Attachment;
 use super::launch;
 use super::prober::{Probes, Verdict};
 use super::probes::Kind;
-use super::report::{own_conditions, patch, same};
+use super::report::{overruled, own_conditions, patch, same};
 use super::state::{Ended, KillStage, Phase, PodState, Sandbox as SandboxPhase, is_sidecar};
 use super::status::{self, Facts};
 use super::volumes::{self, Tokens};
@@ -73,6 +73,8 @@ pub(super) struct Task {
     pub sender: mpsc::Sender<Message>,
     /// The status last written, or the API's at the start.
     written: Option<PodStatus>,
+    /// The pod's resourceVersion by that write.
+    written_version: u64,
     retry_status: Option<Instant>,
     refresh_at: Instant,
 }
@@ -92,6 +94,7 @@ impl Task {
         Self {
             dir: shared.pod_dir(&uid),
             written: None,
+            written_version: 0,
             gone: false,
             finished: false,
             state: PodState::default(),
@@ -168,7 +171,7 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Update(pod) => self.pod = pod,
+            Message::Update(pod) => self.seen(pod),
             Message::Gone => self.gone = true,
             Message::Sandbox(state) => self.see(&state),
             Message::SandboxGone => self.lost(),
@@ -378,6 +381,19 @@ impl Task {
         status::status(&known, &self.state, &facts)
     }
 
+    /// Takes in the pod as the API has it. Where somebody else wrote after us that it is
+    /// not ready (the node controller, while nothing was heard of this node), the next
+    /// report says again how it is.
+    fn seen(&mut self, pod: Arc<Pod>) {
+        if let (Some(written), Some(seen)) = (&self.written, &pod.status)
+            && version(&pod) > self.written_version
+            && overruled(written, seen)
+        {
+            self.written = None;
+        }
+        self.pod = pod;
+    }
+
     /// Writes the status where it differs from the one written last.
     pub async fn report(&mut self) {
         if self.gone || self.finished || self.retry_status.is_some_and(|at| at > Instant::now()) {
@@ -396,7 +412,10 @@ impl Task {
             .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
             .await;
         match result {
-            Ok(_) => self.written = Some(status),
+            Ok(pod) => {
+                self.written_version = version(&pod);
+                self.written = Some(status);
+            }
             Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => {
                 // Gone, or another pod of that name: the watch will say so.
                 tracing::debug!(pod = name, "status not written: {}", answer.message);
@@ -412,6 +431,11 @@ impl Task {
             }
         }
     }
+}
+
+fn version(pod: &Pod) -> u64 {
+    let version = pod.metadata.resource_version.as_deref();
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// How an attempt ended, where it did.

@@ -22,6 +22,17 @@ pub fn own_conditions(written: &PodStatus, seen: &mut PodStatus) {
     seen.phase = written.phase.clone().or(seen.phase.take());
 }
 
+/// True where the API says something else of the pod's readiness than was written.
+pub fn overruled(written: &PodStatus, seen: &PodStatus) -> bool {
+    let ready = |status: &PodStatus| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions
+            .find(|condition| condition.type_ == "Ready")
+            .map(|condition| condition.status.clone())
+    };
+    ready(written) != ready(seen)
+}
+
 /// True where nothing a user sees differs.
 pub fn same(a: &PodStatus, b: &PodStatus) -> bool {
     let plain = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();

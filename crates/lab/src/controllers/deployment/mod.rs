@@ -302,20 +302,17 @@ impl<'a> Work<'a> {
             self.resize(&only, self.bounds.replicas);
             return;
         }
-        if self
+        let saturated = self
             .sets
             .new
             .as_ref()
-            .is_some_and(|new| self.is_saturated(new))
-        {
+            .is_some_and(|new| self.is_saturated(new));
+        if saturated || !self.rolling {
             for set in self.sets.old.clone() {
                 if size(&set) > 0 {
                     self.resize(&set, 0);
                 }
             }
-            return;
-        }
-        if !self.rolling {
             return;
         }
         let allowed = match self.bounds.replicas {
