@@ -3,5 +3,6 @@
 
 mod cluster;
 mod life;
+mod modes;
 mod refusals;
 mod workloads;

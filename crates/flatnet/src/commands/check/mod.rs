@@ -247,16 +247,27 @@ fn unreachable(end: &End, why: String) -> Row {
     }
 }
 
-fn row(path: &Path, tried: Tried, ends: &[End], faults: &BTreeMap<usize, String>) -> Row {
-    let mut causes = Vec::new();
-    let ms = |took: &Duration| took.as_secs_f64() * 1000.0;
-    for (what, result) in [
-        ("TCP", tried.tcp.as_ref().err()),
-        ("UDP", tried.udp.as_ref().err()),
-        ("MTU", tried.mtu.as_ref().err()),
-    ] {
-        causes.extend(result.map(|why| format!("{what}: {why}")));
+/// Why a try failed; what fails for one reason is said once.
+fn why(tried: &Tried) -> Vec<String> {
+    let (tcp, udp) = (tried.tcp.as_ref().err(), tried.udp.as_ref().err());
+    if let (Some(tcp), Some(udp)) = (tcp, udp) {
+        return if tcp == udp {
+            vec![tcp.clone()]
+        } else {
+            vec![format!("TCP: {tcp}"), format!("UDP: {udp}")]
+        };
     }
+    let mut causes: Vec<String> = tcp.map(|why| format!("TCP: {why}")).into_iter().collect();
+    match udp {
+        Some(why) => causes.push(format!("UDP: {why}")),
+        None => causes.extend(tried.mtu.as_ref().err().cloned()),
+    }
+    causes
+}
+
+fn row(path: &Path, tried: Tried, ends: &[End], faults: &BTreeMap<usize, String>) -> Row {
+    let mut causes = why(&tried);
+    let ms = |took: &Duration| took.as_secs_f64() * 1000.0;
     causes.extend(
         tried
             .seen
