@@ -235,10 +235,27 @@ impl Apply<'_> {
             let want = route(*dst, to, dev);
             let there = self.have.routes.get(dst);
             if there.is_none_or(|there| !there.iter().any(|have| same_hop(have, &want))) {
-                let set = self.kernel.replace_route(&want);
+                let mut set = self.kernel.replace_route(&want);
+                if want.onlink && set.as_ref().is_err_and(|error| error.is_invalid()) {
+                    // IPv6 looks the gateway up, which is inside the range, and finds the old
+                    // way over another link: that one has to go first.
+                    self.remove_ways_to(*dst);
+                    set = self.kernel.replace_route(&want);
+                }
                 if self.did(set) {
                     self.have.note_route(want);
                 }
+            }
+        }
+    }
+
+    /// Removes the fabric's own routes to a range.
+    fn remove_ways_to(&mut self, dst: IpNet) {
+        let there = self.have.routes.get(&dst).cloned().unwrap_or_default();
+        for route in there.into_iter().filter(is_own) {
+            let removed = self.kernel.delete_route(&route);
+            if self.removed(removed) {
+                self.have.forget_route(&route);
             }
         }
     }

@@ -87,6 +87,11 @@ impl Error {
         )
     }
 
+    /// Whether the kernel found the request itself wrong.
+    pub fn is_invalid(&self) -> bool {
+        self.is(libc::EINVAL)
+    }
+
     /// Whether the object was there already.
     pub fn is_exists(&self) -> bool {
         self.is(libc::EEXIST)

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -71,8 +71,22 @@ pub fn save(paths: &ClusterPaths, spec: &ClusterSpec) -> Result<()> {
     at("rename", &path, fs::rename(&new, &path))
 }
 
-/// Held while a command changes the cluster.
+/// A lock, held until it is dropped.
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+
+/// Waits for the lock that is shared by all clusters: held while one chooses what no other
+/// may have.
+pub fn lock_all() -> Result<Lock> {
+    let path = Path::new(paths::STATE);
+    at("make", path, fs::create_dir_all(path))?;
+    let folder = at("open", path, File::open(path))?;
+    let held = Flock::lock(folder, FlockArg::LockExclusive);
+    Ok(Lock(at(
+        "lock",
+        path,
+        held.map_err(|(_, errno)| errno.into()),
+    )?))
+}
 
 /// Waits for the cluster's lock and takes it. `waits` is called once if it has to wait.
 pub fn lock(paths: &ClusterPaths, waits: impl FnOnce()) -> Result<Lock> {

@@ -18,6 +18,9 @@ use super::spec::{ClusterSpec, Request};
 use super::{cgroup, down, pki, preflight, state, underlay};
 use crate::paths::ClusterPaths;
 
+/// Where the API server of the first cluster listens on 127.0.0.1.
+const FIRST_PORT: u16 = 6443;
+
 /// What a caller hears while a cluster is made.
 #[derive(Debug)]
 pub enum Event {
@@ -71,23 +74,26 @@ impl Site<'_> {
 
     /// Makes the cluster that is asked for, or completes and changes the one that is there.
     pub async fn up(&self, request: &Request) -> Result<Outcome> {
-        let old = state::load(&self.paths)?;
-        let mut spec = match &old {
-            Some(old) => request.change(old)?,
-            None => request.create(&self.paths.name, free_port(request)?)?,
-        };
+        // What is wrong with the request is found before anything is made, a lock included.
+        let (draft, _) = self.specify(request)?;
         if !nix::unistd::geteuid().is_root() {
-            preflight::check(&spec, &self.programs, &self.paths.run)?;
+            preflight::check(&draft, &self.programs, &self.paths.run)?;
         }
         let _lock = self.lock()?;
-        let (mount, plan) = self.step("machine", || {
+        let (mut spec, fresh) = self.specify(request)?;
+        let mount = self.step("machine", || {
             preflight::check(&spec, &self.programs, &self.paths.run)?;
-            Ok((
-                (cgroup::mount()?, plan(&spec, &self.paths)),
-                "has all that is needed".into(),
-            ))
+            Ok((cgroup::mount()?, "has all that is needed".into()))
         })?;
-        state::save(&self.paths, &spec)?;
+        if fresh && request.api_port.is_none() {
+            // Two clusters made at once must not choose the same port.
+            let _all = state::lock_all()?;
+            spec.api_port = free_port()?;
+            state::save(&self.paths, &spec)?;
+        } else {
+            state::save(&self.paths, &spec)?;
+        }
+        let plan = plan(&spec, &self.paths);
         self.step("network", || {
             underlay::make(&plan)?;
             let segments = plan
@@ -114,8 +120,16 @@ impl Site<'_> {
             .await?;
         Ok(Outcome {
             spec,
-            fresh: old.is_none(),
+            fresh,
             client,
+        })
+    }
+
+    /// What the cluster is to be, and whether it is new.
+    fn specify(&self, request: &Request) -> Result<(ClusterSpec, bool)> {
+        Ok(match state::load(&self.paths)? {
+            Some(old) => (request.change(&old)?, false),
+            None => (request.create(&self.paths.name, FIRST_PORT)?, true),
         })
     }
 
@@ -312,10 +326,7 @@ fn now() -> i64 {
 }
 
 /// The first port from 6443 on that no cluster remembers and nobody listens on.
-fn free_port(request: &Request) -> Result<u16> {
-    if let Some(port) = request.api_port {
-        return Ok(port);
-    }
+fn free_port() -> Result<u16> {
     let taken: Vec<u16> = state::clusters()
         .iter()
         .filter_map(|name| state::load(&ClusterPaths::new(name)).ok().flatten())
@@ -325,7 +336,7 @@ fn free_port(request: &Request) -> Result<u16> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         !taken.contains(port) && TcpListener::bind(address).is_ok()
     };
-    (6443..7443).find(free).ok_or_else(|| {
+    (FIRST_PORT..FIRST_PORT + 1000).find(free).ok_or_else(|| {
         Error::kernel(
             "choose a port for the API server",
             "6443 to 7442 are all taken; give one with --api-port",
