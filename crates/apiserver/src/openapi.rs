@@ -80,7 +80,7 @@ pub fn answer(ctx: &Ctx, path: &str, query: &Query) -> Reply {
     {
         return Ok(output::json_bytes(200, document.clone()));
     }
-    let document = Bytes::from(output::text(&objects::openapi::document(kinds), false));
+    let document = Bytes::from(objects::openapi::document(kinds));
     // One is enough: clients keep what they read by its hash.
     *kept = Some((name, document.clone()));
     Ok(output::json_bytes(200, document))

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::Kind;
 use crate::schema::{DEFINITIONS, definitions};
-use crate::{Kind, Object};
 
 mod paths;
 mod schemas;
@@ -45,9 +45,9 @@ fn list_name(kind: &Kind) -> String {
     format!("{prefix}{}", kind.list_kind())
 }
 
-/// The document of one group and version that serves `kinds`.
-pub fn document(kinds: &[Arc<Kind>]) -> Object {
-    let mut all = Map::new();
+/// The document of one group and version that serves `kinds`, as JSON text.
+pub fn document(kinds: &[Arc<Kind>]) -> String {
+    let mut all = schemas::Schemas::new();
     let mut add = |kind: &str| {
         for definition in DEFINITIONS.iter().filter(|d| d.kind == kind) {
             schemas::add(&mut all, definition.name, definitions(definition));
@@ -72,29 +72,33 @@ pub fn document(kinds: &[Arc<Kind>]) -> Object {
     for kind in kinds {
         schemas::add_kind(&mut all, kind);
         if kind.stored() {
-            all.insert(list_name(kind), schemas::list(kind));
+            all.insert(list_name(kind), schemas::list(kind).to_string());
         }
     }
     let mut routes = Map::new();
     for kind in kinds {
         paths::add(&mut routes, kind);
     }
-    json!({
-        "openapi": "3.0.0",
-        "info": { "title": "Kubernetes", "version": "unversioned" },
-        "paths": routes,
-        "components": {
-            "schemas": all,
-            "securitySchemes": {
-                "BearerToken": {
-                    "description": "Bearer Token authentication",
-                    "in": "header",
-                    "name": "authorization",
-                    "type": "apiKey",
-                },
-            },
+    let security = json!({
+        "BearerToken": {
+            "description": "Bearer Token authentication",
+            "in": "header",
+            "name": "authorization",
+            "type": "apiKey",
         },
-    })
+    });
+    let mut text = String::from(
+        r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"unversioned"},"components":{"schemas":{"#,
+    );
+    for (i, (name, schema)) in all.into_iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        text.push_str(&format!("{comma}{}:{schema}", Value::from(name)));
+    }
+    text.push_str(&format!(
+        r#"}},"securitySchemes":{security}}},"paths":{}}}"#,
+        Value::Object(routes)
+    ));
+    text
 }
 
 /// An OpenAPI v2 document without paths, as protobuf. Clients that read v3 fall back to v2 for
@@ -122,6 +126,10 @@ mod tests {
             .collect()
     }
 
+    fn parsed(kinds: &[Arc<Kind>]) -> Value {
+        serde_json::from_str(&document(kinds)).unwrap()
+    }
+
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(map) => {
@@ -140,7 +148,7 @@ mod tests {
     #[test]
     fn every_reference_leads_somewhere() {
         for kind in crate::kind::builtin() {
-            let document = document(&group(&kind.group, &kind.version));
+            let document = parsed(&group(&kind.group, &kind.version));
             let mut found = Vec::new();
             references(&document, &mut found);
             for reference in found {
@@ -152,7 +160,7 @@ mod tests {
 
     #[test]
     fn kubectl_finds_what_it_looks_for() {
-        let document = document(&group("apps", "v1"));
+        let document = parsed(&group("apps", "v1"));
         let patch =
             &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(
@@ -185,7 +193,7 @@ mod tests {
         let definition = json!({"spec": {"group": "stable.example.com", "scope": "Namespaced", "names": {"kind": "Tab", "plural": "tabs"},
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "description": "what"}}}}}]}});
         let kinds = crate::crd::kinds(&definition).unwrap();
-        let document = document(&kinds);
+        let document = parsed(&kinds);
         let schema = &document["components"]["schemas"]["com.example.stable.v1.Tab"];
         assert_eq!(schema["properties"]["spec"]["description"], "what");
         assert!(schema["properties"]["metadata"]["allOf"].is_array());

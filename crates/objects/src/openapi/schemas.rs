@@ -1,5 +1,7 @@
 //! `components.schemas`: k8s-openapi's schemas in the form upstream's documents have.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{gvk, list_name, reference, type_name};
@@ -8,14 +10,15 @@ use crate::schema::{
     DEFINITIONS, ListType, definitions, field_fact, is_atomic_map, is_atomic_type, short_name,
 };
 
-type Schemas = Map<String, Value>;
+/// Schemas by name, as text: values of all the types of a document would take ten times the room.
+pub(super) type Schemas = BTreeMap<String, String>;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
 const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 
 /// Adds one definition's types.
-pub(super) fn add(all: &mut Schemas, owner: &str, found: Schemas) {
+pub(super) fn add(all: &mut Schemas, owner: &str, found: Map<String, Value>) {
     for (name, mut schema) in found {
         if all.contains_key(&name) {
             continue;
@@ -28,7 +31,7 @@ pub(super) fn add(all: &mut Schemas, owner: &str, found: Schemas) {
             schema["x-kubernetes-group-version-kind"] =
                 json!([gvk(group, version, definition.kind)]);
         }
-        all.insert(name, schema);
+        all.insert(name, schema.to_string());
     }
 }
 
@@ -106,7 +109,7 @@ pub(super) fn add_patch(all: &mut Schemas) {
         "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.",
         "type": "object",
     });
-    all.insert(format!("{META}.Patch"), patch);
+    all.insert(format!("{META}.Patch"), patch.to_string());
 }
 
 /// Adds a kind's own type.
@@ -134,7 +137,7 @@ pub(super) fn add_kind(all: &mut Schemas, kind: &Kind) {
     properties["metadata"] = metadata;
     schema["x-kubernetes-group-version-kind"] =
         json!([gvk(&kind.group, &kind.version, &kind.kind)]);
-    all.insert(name, schema);
+    all.insert(name, schema.to_string());
 }
 
 /// The type of a kind's list.
