@@ -19,6 +19,7 @@ mod gc;
 mod health;
 mod metrics;
 mod namespaces;
+mod nodes;
 mod openapi;
 mod output;
 pub mod pki;

@@ -18,7 +18,7 @@ use crate::output::{self, Answer};
 use crate::rbac::{self, Attributes};
 use crate::request::{self, Info, Query};
 use crate::verbs::{Call, Reply, decode, delete, patch, pods, read, scale, watch, write};
-use crate::{connect, reviews};
+use crate::{connect, nodes, reviews};
 
 /// Largest body of a request.
 const BODY: usize = 3 << 20;
@@ -92,6 +92,7 @@ async fn dispatch(
     if !ctx.rbac.policy().allows(&user, &wanted) {
         return Err(rbac::refused(&user, &wanted).into());
     }
+    nodes::check(ctx, &user, &wanted, &query)?;
     let _place = if long(&info) {
         None
     } else {

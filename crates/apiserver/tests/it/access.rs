@@ -202,7 +202,7 @@ async fn the_identities_of_flatnet_have_what_they_need_and_no_more() {
         .await;
     for (client, path, code) in [
         (&kubelet, "/api/v1/pods", 200),
-        (&kubelet, "/api/v1/namespaces/default/secrets", 200),
+        (&kubelet, "/api/v1/namespaces/default/secrets", 403),
         (&kubelet, "/apis/apps/v1/deployments", 403),
         (&agent, "/api/v1/nodes", 200),
         (&agent, "/apis/discovery.k8s.io/v1/endpointslices", 200),
@@ -228,4 +228,78 @@ async fn the_keys_of_tokens_are_published() {
         document["issuer"],
         "https://kubernetes.default.svc.cluster.local"
     );
+}
+
+#[tokio::test]
+async fn a_node_touches_only_what_is_its_own() {
+    let server = Server::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    for (name, node) in [("mine", "node1"), ("other", "node2")] {
+        server
+            .post("/api/v1/nodes", &json!({"metadata": {"name": node}}))
+            .await;
+        let spec = json!({"nodeName": node, "containers": [{"name": "c", "image": "nginx", "envFrom": [{"secretRef": {"name": name}}]}]});
+        let (code, made) = server
+            .post(pods, &json!({"metadata": {"name": name}, "spec": spec}))
+            .await;
+        assert_eq!(code, 201, "{made}");
+        server
+            .post(
+                "/api/v1/namespaces/default/secrets",
+                &json!({"metadata": {"name": name}}),
+            )
+            .await;
+    }
+    let kubelet = server
+        .client_of("system:node:node1", Some("system:nodes"))
+        .await;
+    let agent = server
+        .client_of("flatnet-agent:node1", Some("flatnet:agents"))
+        .await;
+    let patch = |client: &kube::Client, path: String| {
+        let client = client.clone();
+        async move {
+            let body = json!({"metadata": {"annotations": {"a": "b"}}}).to_string();
+            crate::server::send(
+                &client,
+                http::Method::PATCH,
+                &path,
+                "application/merge-patch+json",
+                &body,
+            )
+            .await
+        }
+    };
+    assert_eq!(
+        get(&kubelet, "/api/v1/namespaces/default/secrets/mine")
+            .await
+            .0,
+        200
+    );
+    let (code, refused) = get(&kubelet, "/api/v1/namespaces/default/secrets/other").await;
+    assert_eq!(code, 403);
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("no relationship found between node 'node1' and this object")
+    );
+    assert_eq!(patch(&kubelet, format!("{pods}/mine/status")).await.0, 200);
+    assert_eq!(patch(&kubelet, format!("{pods}/other/status")).await.0, 403);
+    assert_eq!(
+        patch(&kubelet, "/api/v1/nodes/node1/status".into()).await.0,
+        200
+    );
+    let (code, refused) = patch(&kubelet, "/api/v1/nodes/node2/status".into()).await;
+    assert_eq!(
+        (code, &refused["message"]),
+        (
+            403,
+            &json!(
+                "nodes \"node2\" is forbidden: node \"node1\" is not allowed to modify node \"node2\""
+            )
+        )
+    );
+    assert_eq!(patch(&agent, "/api/v1/nodes/node1".into()).await.0, 200);
+    assert_eq!(patch(&agent, "/api/v1/nodes/node2".into()).await.0, 403);
 }
