@@ -15,7 +15,7 @@ use crate::netlink::{About, Netlink};
 use crate::netns::NetNs;
 
 /// Longest name of a link.
-pub const NAME_MAX: usize = 15;
+const NAME_MAX: usize = 15;
 
 /// What a link is.
 #[derive(Clone, Debug, PartialEq, Eq)]

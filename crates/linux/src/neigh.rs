@@ -80,20 +80,6 @@ impl Netlink {
         )
     }
 
-    /// Answers address requests for `ip` on a link (proxy ARP, proxy NDP).
-    pub fn add_proxy(&mut self, dev: u32, ip: IpAddr) -> Result<()> {
-        let mut message = neighbour(dev, ip);
-        message.header.flags |= NeighbourFlags::Proxy;
-        self.change(
-            RouteNetlinkMessage::NewNeighbour(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-            &About {
-                object: &|| format!("proxy for {ip} on link {dev}"),
-                operation: "set",
-            },
-        )
-    }
-
     /// Forwarding entries of one VXLAN link or bridge port, those of the link itself.
     pub fn fdb(&mut self, dev: u32) -> Result<Vec<FdbEntry>> {
         let answers =

@@ -140,18 +140,6 @@ impl NetNs {
         Ok((metadata.dev(), metadata.ino()))
     }
 
-    /// A second handle.
-    pub fn try_clone(&self) -> Result<Self> {
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|error| Error::io(self.object(), "clone", &error))?;
-        Ok(Self {
-            file,
-            label: self.label.clone(),
-        })
-    }
-
     fn object(&self) -> String {
         format!("network namespace {}", self.label)
     }
@@ -179,7 +167,7 @@ pub fn run_in<T: Send>(netns: &NetNs, work: impl FnOnce() -> T + Send) -> Result
 }
 
 /// The path of a name, for example `/run/netns/fn-flatnet-node1`.
-pub fn path_of(name: &str) -> Result<PathBuf> {
+fn path_of(name: &str) -> Result<PathBuf> {
     let fits = !name.is_empty()
         && name.len() < 256
         && name != "."
