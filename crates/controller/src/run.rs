@@ -40,6 +40,14 @@ pub async fn run(client: Client, options: Options) -> Result<(), Error> {
 struct Held {
     cidrs: Vec<IpNet>,
     on: ObjectReference,
+    /// The resourceVersion of this state: what the watch tells may be older than what we
+    /// wrote, and a range already given must not seem free.
+    version: u64,
+}
+
+fn version(node: &Node) -> u64 {
+    let version = node.metadata.resource_version.as_deref();
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 struct Nodes {
@@ -140,10 +148,18 @@ impl Nodes {
 
     fn take(&mut self, node: &Node) {
         let name = node.name_any();
+        let version = version(node);
+        if self
+            .nodes
+            .get(&name)
+            .is_some_and(|held| held.version > version)
+        {
+            return;
+        }
         match api::convert::pod_cidrs(&name, node) {
             Ok(cidrs) => {
                 let on = reference(node);
-                self.nodes.insert(name, Held { cidrs, on });
+                self.nodes.insert(name, Held { cidrs, on, version });
             }
             Err(error) => {
                 // A range nobody can read: leave the node alone, and say so.
@@ -193,10 +209,11 @@ impl Nodes {
             .patch(node, &PatchParams::default(), &Patch::Strategic(patch))
             .await;
         match written {
-            Ok(_) => {
+            Ok(written) => {
                 tracing::info!(node, ranges = text.join(","), "node range assigned");
                 if let Some(held) = self.nodes.get_mut(node) {
                     held.cidrs = cidrs;
+                    held.version = version(&written);
                 }
                 Ok(())
             }
