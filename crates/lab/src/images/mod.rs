@@ -5,6 +5,7 @@ mod agnhost;
 mod arguments;
 mod connect;
 mod echo;
+mod httpbin;
 mod netexec;
 mod serve;
 mod table;
@@ -23,11 +24,12 @@ pub use table::Program;
 /// Where containers find the built-in programs, the applets of busybox and this binary.
 const FOLDER: &str = "/usr/lib/flatnet";
 /// The built-in programs, each a name under which a container may start it.
-const BUILT_IN: [&str; 9] = [
+const BUILT_IN: [&str; 10] = [
     "agnhost",
     "echo-server",
     "hello-app",
     "http-echo",
+    "httpbin",
     "httpd",
     "httpd-foreground",
     "nginx",
@@ -103,6 +105,7 @@ pub fn main(name: &str, args: &[String]) -> i32 {
         "echo-server" => echo::main(args),
         "hello-app" => web::hello_app(),
         "http-echo" => web::http_echo(args),
+        "httpbin" => httpbin::main(),
         "httpd" | "httpd-foreground" => web::httpd(),
         "nginx" => web::nginx(args),
         "pause" => agnhost::pause(),

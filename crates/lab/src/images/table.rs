@@ -89,6 +89,10 @@ fn image(repository: &str) -> Option<Image> {
             command: &["nginx", "-g", "daemon off;"],
             ..BUILT_IN
         },
+        "kennethreitz/httpbin" => Image {
+            command: &["httpbin"],
+            ..BUILT_IN
+        },
         "httpd" => Image {
             command: &["httpd-foreground"],
             ..BUILT_IN

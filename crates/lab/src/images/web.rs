@@ -28,7 +28,11 @@ pub(super) fn nginx(args: &[String]) -> i32 {
         eprintln!("nginx: configuration file /etc/nginx/nginx.conf test is successful");
         return 0;
     }
-    let ports = nginx_ports(Path::new("/etc/nginx/conf.d"));
+    let configuration = nginx_configuration(Path::new("/etc/nginx/conf.d"));
+    let ports = nginx_ports(&configuration);
+    for statement in not_done(&configuration) {
+        eprintln!("[warn] 1#1: flatnet's stand-in for nginx serves files only: no {statement:?}");
+    }
     serve::run(async move {
         serve::say("/docker-entrypoint.sh: Configuration complete; ready for start up");
         for port in ports {
@@ -43,15 +47,20 @@ pub(super) fn nginx(args: &[String]) -> i32 {
     })
 }
 
-/// The ports of `listen` in a mounted configuration; 80 without one.
-fn nginx_ports(folder: &Path) -> Vec<u16> {
+/// What a mounted configuration of nginx says.
+fn nginx_configuration(folder: &Path) -> String {
     let mut texts = String::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().extension().is_some_and(|e| e == "conf") {
             texts += &fs::read_to_string(entry.path()).unwrap_or_default();
         }
     }
-    let mut ports = listens(&texts);
+    texts
+}
+
+/// The ports of its `listen` statements; 80 without one.
+fn nginx_ports(text: &str) -> Vec<u16> {
+    let mut ports = listens(text);
     if ports.is_empty() {
         let set = std::env::var("NGINX_PORT")
             .ok()
@@ -59,6 +68,21 @@ fn nginx_ports(folder: &Path) -> Vec<u16> {
         ports.push(set.unwrap_or(80));
     }
     ports
+}
+
+/// Its statements that this stand-in does not carry out.
+fn not_done(text: &str) -> Vec<&'static str> {
+    let known = [
+        "proxy_pass",
+        "return",
+        "rewrite",
+        "upstream",
+        "fastcgi_pass",
+        "ssl_certificate",
+    ];
+    let words = text.lines().filter_map(|l| l.split_whitespace().next());
+    let words: Vec<&str> = words.collect();
+    known.into_iter().filter(|k| words.contains(k)).collect()
 }
 
 fn listens(text: &str) -> Vec<u16> {
@@ -425,7 +449,10 @@ mod tests {
         let text = "server { listen 8080; }\n# listen 1;\nserver {\n  listen [::]:8443 ssl;\n\
                     listen 127.0.0.1:9000 default_server;\n listen 8080; }";
         assert_eq!(listens(text), [8080, 8443, 9000]);
-        assert_eq!(nginx_ports(Path::new("/no/such/folder")), [80]);
+        assert_eq!(nginx_ports(""), [80]);
+        assert_eq!(nginx_configuration(Path::new("/no/such/folder")), "");
+        let proxy = "location / {\n  proxy_pass http://backend;\n  return 200;\n}";
+        assert_eq!(not_done(proxy), ["proxy_pass", "return"]);
     }
 
     #[test]
