@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use linux::link::NewKind;
 use linux::{Address, Error, Kernel, Kind, Link, LinkChange, NewLink, Result, Route, Vxlan};
 
-use crate::have::{Have, is_own, owns_nft, same_hop};
+use crate::have::{Have, owns_nft, same_hop};
 use crate::plan::{Tunnel, VXLAN_V4, VXLAN_V6};
 use crate::render::{Objects, ROUTE_PROTOCOL, RouteTo, Setting};
 
@@ -235,13 +235,12 @@ impl Apply<'_> {
             let want = route(*dst, to, dev);
             let there = self.have.routes.get(dst);
             if there.is_none_or(|there| !there.iter().any(|have| same_hop(have, &want))) {
-                let mut set = self.kernel.replace_route(&want);
-                if want.onlink && set.as_ref().is_err_and(|error| error.is_invalid()) {
-                    // IPv6 looks the gateway up, which is inside the range, and finds the old
-                    // way over another link: that one has to go first.
-                    self.remove_ways_to(*dst);
-                    set = self.kernel.replace_route(&want);
-                }
+                let set = match self.kernel.replace_route(&want) {
+                    Err(error) if want.onlink && error.is_invalid() => {
+                        self.replace_by_gateway(&want, dev)
+                    }
+                    set => set,
+                };
                 if self.did(set) {
                     self.have.note_route(want);
                 }
@@ -249,15 +248,19 @@ impl Apply<'_> {
         }
     }
 
-    /// Removes the fabric's own routes to a range.
-    fn remove_ways_to(&mut self, dst: IpNet) {
-        let there = self.have.routes.get(&dst).cloned().unwrap_or_default();
-        for route in there.into_iter().filter(is_own) {
-            let removed = self.kernel.delete_route(&route);
-            if self.removed(removed) {
-                self.have.forget_route(&route);
-            }
-        }
+    /// Replaces a way over one link by one through an on-link gateway of another. The gateway is
+    /// inside the range; IPv6 looks it up, finds the old way over the other link, and refuses.
+    /// For the moment of the change the gateway has a route of its own, so that at no moment the
+    /// range has none.
+    fn replace_by_gateway(&mut self, want: &Route, dev: u32) -> Result<()> {
+        let Some(gateway) = want.gateway else {
+            return Ok(());
+        };
+        let host = Route::new(IpNet::from(gateway), dev).protocol(ROUTE_PROTOCOL);
+        self.kernel.replace_route(&host)?;
+        let set = self.kernel.replace_route(want);
+        let removed = self.kernel.delete_route(&host);
+        set.and(removed)
     }
 
     fn rules(&mut self) -> Result<bool> {
@@ -278,7 +281,7 @@ impl Apply<'_> {
             .routes
             .values()
             .flatten()
-            .filter(|route| is_own(route) && !self.is_wanted(route))
+            .filter(|route| self.have.is_own(route) && !self.is_wanted(route))
             .cloned()
             .collect();
         for route in old {

@@ -95,6 +95,13 @@ impl Have {
             .find(|name| self.index(name) == Some(index))
     }
 
+    /// Whether a route is the fabric's own: marked, and through a gateway or into a tunnel.
+    pub fn is_own(&self, route: &Route) -> bool {
+        let leads =
+            route.gateway.is_some() || route.dev.is_some_and(|dev| self.tunnel_name(dev).is_some());
+        route.protocol == ROUTE_PROTOCOL && route.table == MAIN && leads
+    }
+
     /// Forgets a link and, as the kernel does, all that hung on it.
     pub fn forget_link(&mut self, name: &str) {
         let Some(link) = self.links.remove(name) else {
@@ -125,11 +132,6 @@ impl Have {
             }
         }
     }
-}
-
-/// Whether a route is the fabric's own.
-pub(crate) fn is_own(route: &Route) -> bool {
-    route.protocol == ROUTE_PROTOCOL && route.table == MAIN && route.gateway.is_some()
 }
 
 /// The metric, with what the kernel puts in for an IPv6 route without one.

@@ -2,7 +2,7 @@
 
 use linux::{Event, Kind, Link};
 
-use crate::have::{Have, is_own, is_pods, owns_nft, same_hop};
+use crate::have::{Have, is_pods, owns_nft, same_hop};
 use crate::plan::Plan;
 use crate::render::TABLE;
 
@@ -35,7 +35,7 @@ pub(crate) fn concerns(have: &Have, plan: Option<&Plan>, event: &Event) -> bool 
                 .routes
                 .get(&route.dst)
                 .is_some_and(|there| there.iter().any(|there| same_hop(there, route)));
-            route.table == linux::route::MAIN && (wanted || is_own(route)) && known == *gone
+            route.table == linux::route::MAIN && (wanted || have.is_own(route)) && known == *gone
         }
         Event::Neighbour { neighbour, gone } => {
             let Some(tunnel) = have.tunnel_name(neighbour.dev) else {

@@ -103,6 +103,22 @@ impl Fake {
             .ok_or_else(|| Error::kernel(format!("link #{index}"), "find", libc::ENODEV, None))
     }
 
+    /// IPv6 refuses an on-link gateway that a route over another link leads to.
+    fn refuses_gateway(&self, route: &Route) -> bool {
+        let Some(gateway @ IpAddr::V6(_)) = route.gateway.filter(|_| route.onlink) else {
+            return false;
+        };
+        let leads = |there: &&Route| {
+            there.table == route.table && there.dst.prefix_len() > 0 && there.dst.contains(&gateway)
+        };
+        let best = self
+            .routes
+            .iter()
+            .filter(leads)
+            .max_by_key(|there| there.dst.prefix_len());
+        best.is_some_and(|best| best.dev != route.dev)
+    }
+
     fn missing(object: String) -> Error {
         Error::kernel(object, "delete", libc::ENOENT, None)
     }
@@ -219,6 +235,15 @@ impl Kernel for Fake {
     fn replace_route(&mut self, route: &Route) -> Result<()> {
         if let Some(dev) = route.dev {
             self.name(dev)?;
+        }
+        if self.refuses_gateway(route) {
+            let words = format!("route {}", route.dst);
+            return Err(Error::kernel(
+                words,
+                "set",
+                libc::EINVAL,
+                Some("Nexthop has invalid gateway or device mismatch"),
+            ));
         }
         self.change(format!("set route {}", route.dst))?;
         self.routes.retain(|there| !same_place(there, route));

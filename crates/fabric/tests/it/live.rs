@@ -9,9 +9,9 @@ use model::config::FabricMode;
 use crate::cluster::{config, net, node};
 use crate::lab::{Lab, LabNode, reached, root};
 
-fn lab(mode: FabricMode) -> Lab {
+fn lab(mode: FabricMode, dual: bool) -> Lab {
     let mut lab = Lab::new(
-        (1..=3).map(|number| node(number, false)).collect(),
+        (1..=3).map(|number| node(number, dual)).collect(),
         config(mode),
     );
     lab.settle();
@@ -23,7 +23,7 @@ fn a_node_leaves_and_returns() {
     if !root("node leaves") {
         return;
     }
-    let mut lab = lab(FabricMode::Vxlan);
+    let mut lab = lab(FabricMode::Vxlan, false);
     let gone = lab.cluster.nodes.remove("node2").unwrap();
     lab.settle();
     assert!(lab.nodes[0].fabric.plan().unwrap().paths.len() == 1);
@@ -40,7 +40,7 @@ fn a_node_changes_its_address() {
         return;
     }
     for mode in [FabricMode::Vxlan, FabricMode::HostGw] {
-        let mut lab = lab(mode);
+        let mut lab = lab(mode, false);
         let LabNode {
             station, fabric, ..
         } = &mut lab.nodes[1];
@@ -67,13 +67,12 @@ fn a_node_changes_its_address() {
 
 /// One packet a millisecond in both directions between the pods of nodes 1 and 2, while the
 /// nodes change their mode one after the other, with time between them.
-#[test]
-fn the_mode_changes_under_traffic() {
+fn the_mode_changes(v6: bool) {
     if !root("mode change") {
         return;
     }
-    let mut lab = lab(FabricMode::Vxlan);
-    let sockets = [0, 1].map(|at| lab.nodes[at].pod.udp(lab.pod_ip(at, false)));
+    let mut lab = lab(FabricMode::Vxlan, v6);
+    let sockets = [0, 1].map(|at| lab.nodes[at].pod.udp(lab.pod_ip(at, v6)));
     assert!(reached(&sockets[0], &sockets[1]).is_some());
     assert!(reached(&sockets[1], &sockets[0]).is_some());
     let (sent, received) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -118,5 +117,15 @@ fn the_mode_changes_under_traffic() {
     assert!(sent > 500, "{sent}");
     // Ten milliseconds of traffic; none is lost on a machine that is not busy.
     assert!(sent - received <= 10, "{} of {sent} lost", sent - received);
-    lab.assert_flat(false);
+    lab.assert_flat(v6);
+}
+
+#[test]
+fn the_mode_changes_under_traffic() {
+    the_mode_changes(false);
+}
+
+#[test]
+fn the_mode_changes_under_ipv6_traffic() {
+    the_mode_changes(true);
 }
