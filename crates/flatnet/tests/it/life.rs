@@ -23,6 +23,7 @@ fn a_cluster_comes_is_changed_is_hurt_and_goes() {
     if !root("a_cluster_comes_is_changed_is_hurt_and_goes") {
         return;
     }
+    let machine = machines_own();
     let cluster = Cluster::up("life", &[]);
     let nodes = cluster.kube(&["get", "nodes", "-o", "name"]);
     assert_eq!(nodes, "node/node1\nnode/node2\nnode/node3\n");
@@ -55,7 +56,38 @@ fn a_cluster_comes_is_changed_is_hurt_and_goes() {
 
     power_and_cables(&cluster);
     cluster.check_is_green();
+    assert_eq!(
+        machines_own(),
+        machine,
+        "the machine's own network was touched"
+    );
     cluster.down();
+    assert_eq!(
+        machines_own(),
+        machine,
+        "the machine's own network was touched"
+    );
+}
+
+/// Links, addresses, routes and forwarding of the machine itself.
+fn machines_own() -> Vec<String> {
+    let mut kernel = linux::Netlink::open().unwrap();
+    let links = kernel
+        .links()
+        .unwrap()
+        .into_iter()
+        .map(|link| format!("{} {}", link.name, link.up));
+    let mut all: Vec<String> = links.collect();
+    let addresses = kernel.addresses(None).unwrap();
+    all.extend(
+        addresses
+            .iter()
+            .map(|address| format!("{} {}", address.dev, address.net)),
+    );
+    let routes = kernel.routes(linux::RouteFilter::main()).unwrap();
+    all.extend(routes.iter().map(ToString::to_string));
+    all.extend(linux::sysctl::read("net/ipv4/ip_forward").unwrap());
+    all
 }
 
 fn kill_apiserver(cluster: &Cluster) {

@@ -78,6 +78,47 @@ fn inside_pods(cluster: &Cluster) {
         .unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
 
+    let script = "while read line; do echo got $line; done";
+    cluster.kube(&[
+        "run",
+        "talker",
+        "--image=busybox:1.36",
+        "-i",
+        "--attach=false",
+        "--restart=Never",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    cluster.kube(&[
+        "wait",
+        "--for=condition=Ready",
+        "pod/talker",
+        "--timeout=30s",
+    ]);
+    let mut command = cluster.kubectl(&["attach", "-i", "talker"]);
+    let mut attached = Running(
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut input = attached.0.stdin.take().unwrap();
+    input.write_all(b"word\n").unwrap();
+    let mut answer = [0; 9];
+    attached
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut answer)
+        .unwrap();
+    assert_eq!(&answer, b"got word\n");
+    drop((input, attached));
+
     let mut command = cluster.kubectl(&["exec", "-i", "dns-none", "--", "cat"]);
     let mut cat = command
         .stdin(Stdio::piped())
@@ -146,15 +187,74 @@ fn changes(cluster: &Cluster) {
     cluster.kube(&["rollout", "undo", "deployment/web"]);
     cluster.kube(&["rollout", "status", "deployment/web", "--timeout=60s"]);
 
+    let mut watch =
+        running(cluster.kubectl(&["get", "pods", "-l", "tier=front", "-w", "-o", "name"]));
     cluster.kube(&["label", "pod", "sidecar", "tier=front"]);
-    assert!(
-        cluster
-            .kube(&["get", "pods", "-l", "tier=front", "-o", "name"])
-            .contains("pod/sidecar")
-    );
+    let mut seen = [0; 11];
+    watch
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut seen)
+        .unwrap();
+    assert_eq!(&seen, b"pod/sidecar");
+    drop(watch);
     let describe = cluster.kube(&["describe", "pod", "sidecar"]);
     assert!(
         describe.contains("Node:") && describe.contains("Events:"),
         "{describe}"
+    );
+    applied_by_the_server(cluster);
+}
+
+/// diff, server-side apply with its conflicts, edit.
+fn applied_by_the_server(cluster: &Cluster) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("map.yaml");
+    let path = file.to_str().unwrap();
+    let map = |value: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: map\ndata:\n  key: {value}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    map("one");
+    cluster.kube(&["apply", "--server-side", "-f", path]);
+    map("two");
+    let diff = cluster
+        .kubectl(&["diff", "--server-side", "-f", path])
+        .output()
+        .unwrap();
+    assert_eq!(diff.status.code(), Some(1), "{}", text(&diff));
+    assert!(text(&diff).contains("+  key: two"), "{}", text(&diff));
+    let conflict = cluster
+        .kubectl(&[
+            "apply",
+            "--server-side",
+            "--field-manager=other",
+            "-f",
+            path,
+        ])
+        .output()
+        .unwrap();
+    assert!(text(&conflict).contains("conflict"), "{}", text(&conflict));
+    cluster.kube(&[
+        "apply",
+        "--server-side",
+        "--field-manager=other",
+        "--force-conflicts",
+        "-f",
+        path,
+    ]);
+    let output = cluster
+        .kubectl(&["edit", "configmap", "map"])
+        .env("KUBE_EDITOR", "sed -i s/two/three/")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(
+        cluster.kube(&["get", "configmap", "map", "-o", "jsonpath={.data.key}"]),
+        "three"
     );
 }
