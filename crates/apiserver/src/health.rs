@@ -54,18 +54,40 @@ pub fn documents(ctx: &Ctx, path: &str) -> Option<Answer> {
 
 /// Answers a health path or `/version`; None for any other.
 pub fn answer(ctx: &Ctx, path: &str, query: &Query) -> Option<Answer> {
-    let _ = ctx;
     let path = path.trim_end_matches('/');
     if path == "/version" {
         return Some(output::value(200, &version(), true));
     }
-    let name = ["/healthz", "/livez", "/readyz"]
+    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    let name = parts
+        .next()
+        .filter(|n| matches!(*n, "healthz" | "livez" | "readyz"))?;
+    let only = parts.next();
+    let checks: Vec<&str> = CHECKS
         .into_iter()
-        .find(|n| path == *n)?;
-    if !query.has("verbose") {
-        return Some(output::typed(200, "text/plain; charset=utf-8", "ok"));
+        .filter(|c| only.is_none_or(|o| o == *c))
+        .collect();
+    if checks.is_empty() {
+        return None;
     }
-    let mut text: String = CHECKS.iter().map(|c| format!("[+]{c} ok\n")).collect();
-    text.push_str(&format!("{} check passed\n", name.trim_start_matches('/')));
-    Some(output::typed(200, "text/plain; charset=utf-8", text))
+    // A process that lives but cannot store is alive and not ready.
+    let bad = |check: &str| check == "etcd" && name != "livez" && ctx.store.failing();
+    let failed = checks.iter().any(|c| bad(c));
+    let code = if failed { 500 } else { 200 };
+    if !failed && !query.has("verbose") {
+        return Some(output::typed(code, "text/plain; charset=utf-8", "ok"));
+    }
+    let lines = checks.iter().map(|check| {
+        if bad(check) {
+            format!("[-]{check} failed: reason withheld\n")
+        } else {
+            format!("[+]{check} ok\n")
+        }
+    });
+    let mut text: String = lines.collect();
+    text.push_str(&format!(
+        "{name} check {}\n",
+        if failed { "failed" } else { "passed" }
+    ));
+    Some(output::typed(code, "text/plain; charset=utf-8", text))
 }

@@ -14,6 +14,7 @@ mod bootstrap;
 mod connect;
 mod context;
 mod discovery;
+mod expiry;
 mod failure;
 mod gc;
 mod health;
@@ -183,6 +184,7 @@ impl Server {
         let mut tasks = vec![
             until(gc::run(ctx.clone()), &stopped),
             until(namespaces::run(ctx.clone()), &stopped),
+            until(expiry::run(ctx.clone()), &stopped),
         ];
         for listener in options.listeners {
             listener

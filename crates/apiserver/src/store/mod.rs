@@ -155,6 +155,8 @@ struct State {
     /// Past events of everything, oldest first.
     all: Past,
     ring_bytes: usize,
+    /// True from a failure of the disk until a write succeeds.
+    failing: bool,
     /// The same events by resource (`group/plural`), so that a quiet one is not forgotten
     /// because of a busy one.
     topics: HashMap<String, Past>,
@@ -262,6 +264,7 @@ impl Store {
             map,
             all: Past::new(rev),
             ring_bytes: 0,
+            failing: false,
             topics: HashMap::new(),
         }));
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
@@ -282,6 +285,11 @@ impl Store {
     /// The resourceVersion of the latest change.
     pub fn rev(&self) -> u64 {
         self.read().rev
+    }
+
+    /// True where the last write failed for the disk's sake.
+    pub fn failing(&self) -> bool {
+        self.read().failing
     }
 
     /// What is stored at `key`.

@@ -92,6 +92,7 @@ fn group(disk: &mut Disk, state: &RwLock<State>, jobs: Vec<Job>) {
     {
         let text = error.to_string();
         tracing::error!(error = %text, "nothing of this group of writes was stored");
+        write_lock(state).failing = true;
         for job in jobs {
             let _ = job.reply.send(Err(again(&error, &text)));
         }
@@ -172,6 +173,7 @@ fn publish(state: &RwLock<State>, rev: u64, events: Vec<Arc<Event>>) {
     }
     let mut state = write_lock(state);
     state.rev = rev;
+    state.failing = false;
     let start = state.start;
     let mut touched: Vec<String> = Vec::new();
     for event in events {

@@ -78,7 +78,7 @@ async fn serve() {
             &store,
             Some("tmpfs"),
             nix::mount::MsFlags::empty(),
-            Some("size=3m"),
+            Some("size=4m"),
         )
         .unwrap();
     }
@@ -90,6 +90,7 @@ async fn serve() {
         dir.to_owned()
     };
     if data != dir {
+        std::fs::write(data.join("ballast"), vec![0; 1 << 20]).unwrap();
         // The tests read the authority outside the mount.
         std::fs::create_dir_all(data.join("pki")).unwrap();
         for file in std::fs::read_dir(dir.join("pki"))
@@ -230,6 +231,24 @@ async fn a_full_disk_is_named_and_the_server_goes_on() {
     for name in &stored {
         assert_eq!(get(name.clone()).await, 200, "what was acknowledged is");
     }
+    assert_eq!(
+        server::accept(&client, "/readyz", "").await.0,
+        500,
+        "not ready while nothing can be stored"
+    );
+    assert_eq!(server::accept(&client, "/livez", "").await.0, 200);
+    // With space again it stores again.
+    let inside = format!(
+        "/proc/{}/root{}",
+        process.child.id(),
+        dir.path().join("state/ballast").display()
+    );
+    std::fs::remove_file(inside).unwrap();
+    let body = json!({"metadata": {"name": "after"}}).to_string();
+    let (code, answer) =
+        server::send(&client, http::Method::POST, MAPS, "application/json", &body).await;
+    assert_eq!(code, 201, "{answer}");
+    assert_eq!(server::accept(&client, "/readyz", "").await.0, 200);
 }
 
 /// Runs `start` in a mount namespace that its children inherit.
