@@ -11,9 +11,15 @@ pub(super) fn pod(object: &mut Value) {
     if spec["enableServiceLinks"].is_null() {
         spec["enableServiceLinks"] = true.into();
     }
+    let host_network = spec["hostNetwork"] == true;
     for list in ["initContainers", "containers"] {
         for container in items(spec, list) {
             requests_from_limits(container);
+            for port in items(container, "ports").filter(|_| host_network) {
+                // On the node's network a port is the node's port.
+                let number = port["containerPort"].as_i64().unwrap_or_default();
+                set_nonzero(port, "hostPort", number);
+            }
         }
     }
     set(object_in(object, "status"), "phase", "Pending");
@@ -49,10 +55,9 @@ pub(super) fn pod_spec(spec: &mut Value) {
         spec["serviceAccountName"] = account.clone();
         spec["serviceAccount"] = account;
     }
-    let host_network = spec["hostNetwork"] == true;
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for item in items(spec, list) {
-            container(item, host_network);
+            container(item);
         }
     }
     for item in items(spec, "volumes") {
@@ -62,7 +67,9 @@ pub(super) fn pod_spec(spec: &mut Value) {
 
 /// `latest` where an image names no tag and no digest.
 fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
+    // What is no image's name has no tag either.
+    let foreign = |c: char| c.is_whitespace() || c.is_ascii_uppercase() && !image.contains(':');
+    if image.is_empty() || image.contains('@') || image.chars().any(foreign) {
         return false;
     }
     let name = image.rsplit('/').next().unwrap_or(image);
@@ -72,7 +79,7 @@ fn is_latest(image: &str) -> bool {
     }
 }
 
-fn container(container: &mut Value, host_network: bool) {
+fn container(container: &mut Value) {
     let latest = is_latest(container["image"].as_str().unwrap_or_default());
     let pull = if latest { "Always" } else { "IfNotPresent" };
     set(container, "imagePullPolicy", pull);
@@ -81,10 +88,6 @@ fn container(container: &mut Value, host_network: bool) {
     object_in(container, "resources");
     for port in items(container, "ports") {
         set(port, "protocol", "TCP");
-        if host_network && port["containerPort"].is_i64() {
-            let number = port["containerPort"].as_i64().unwrap_or_default();
-            set_nonzero(port, "hostPort", number);
-        }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if container[name].is_object() {
@@ -202,6 +205,8 @@ mod tests {
     fn images_without_a_tag_are_latest() {
         for (image, latest) in [
             ("nginx", true),
+            ("", false),
+            (" nginx", false),
             ("localhost:5000/nginx", true),
             ("nginx:latest", true),
             ("nginx:1.2", false),

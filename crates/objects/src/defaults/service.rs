@@ -12,7 +12,9 @@ pub(super) fn service(object: &mut Value) {
     if spec["sessionAffinity"] == "ClientIP" {
         let client = object_in(object_in(spec, "sessionAffinityConfig"), "clientIP");
         set(client, "timeoutSeconds", json!(10800));
-    } else if let Some(map) = spec.as_object_mut() {
+    } else if spec["sessionAffinity"] == "None"
+        && let Some(map) = spec.as_object_mut()
+    {
         map.remove("sessionAffinityConfig");
     }
     for port in items(spec, "ports") {

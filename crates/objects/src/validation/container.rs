@@ -30,6 +30,8 @@ pub(super) fn all(spec: &Value, volumes: &[&str], path: &Path<'_>, errors: &mut 
         let at = containers.index(i);
         common(container, volumes, &at, errors);
         unique(container, &mut seen, &at, errors);
+        // Each alone: one ends before the next begins.
+        host_ports(std::slice::from_ref(container), &containers, errors);
         let policy = &container["restartPolicy"];
         if is_set(policy) && policy != "Always" {
             errors.not_supported(&at.child("restartPolicy"), policy, &["Always"]);
@@ -75,9 +77,6 @@ fn common(container: &Value, volumes: &[&str], path: &Path<'_>, errors: &mut Err
     let image = text(&container["image"]);
     if image.is_empty() {
         errors.required(&path.child("image"), "");
-    } else if image != image.trim() {
-        let why = "must not have leading or trailing whitespace";
-        errors.invalid_text(&path.child("image"), image, why);
     }
     word(
         errors,
@@ -256,12 +255,13 @@ fn environment(container: &Value, path: &Path<'_>, errors: &mut Errors) {
             if is_set(&source[field]) {
                 sources += 1;
                 let at = at.child(field);
-                name(
-                    errors,
-                    &at.child("name"),
-                    &source[field]["name"],
-                    names::dns1123_subdomain,
-                );
+                let at = at.child("name");
+                if text(&source[field]["name"]).is_empty() {
+                    errors.required(&at, "");
+                } else {
+                    let check = names::dns1123_subdomain;
+                    name(errors, &at, &source[field]["name"], check);
+                }
             }
         }
         match sources {
@@ -366,6 +366,8 @@ pub(super) fn resources(resources: &Value, path: &Path<'_>, errors: &mut Errors)
             let standard = ["cpu", "memory", "ephemeral-storage"].contains(&resource.as_str())
                 || resource.starts_with("hugepages-");
             if !resource.contains('/') && !standard {
+                let why = "must be a standard resource type or fully qualified";
+                errors.invalid_text(&place, resource, why);
                 errors.invalid_text(
                     &place,
                     resource,
@@ -378,11 +380,15 @@ pub(super) fn resources(resources: &Value, path: &Path<'_>, errors: &mut Errors)
             if quantity.nanos() < 0 {
                 errors.invalid(&place, value, "must be greater than or equal to 0");
             }
+            if resource.contains('/') && quantity.nanos() % 1_000_000_000 != 0 {
+                // Extended resources are things, and things are counted.
+                errors.invalid(&place, value, "must be an integer");
+            }
             let limit = Quantity::from_value(&resources["limits"][resource]);
             if kind == "requests" && limit.is_some_and(|l| quantity.nanos() > l.nanos()) {
                 let limit = text(&resources["limits"][resource]);
                 let why = format!("must be less than or equal to {resource} limit of {limit}");
-                errors.invalid(&place, value, &why);
+                errors.invalid(&at, value, &why);
             }
         }
     }
@@ -429,16 +435,15 @@ fn probe(probe: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
         non_negative(errors, &path.child(field), &probe[field]);
     }
     let grace = &probe["terminationGracePeriodSeconds"];
+    let at = path.child("terminationGracePeriodSeconds");
+    if grace.as_i64().is_some_and(|g| g <= 0) {
+        errors.invalid(&at, grace, "must be greater than 0");
+    }
     if kind == "readinessProbe" {
         if is_set(grace) {
-            let why = "must not be set for readinessProbes";
-            errors.invalid(&path.child("terminationGracePeriodSeconds"), grace, why);
+            errors.invalid(&at, grace, "must not be set for readinessProbes");
         }
         return;
-    }
-    if grace.as_i64().is_some_and(|g| g <= 0) {
-        let why = "must be greater than 0";
-        errors.invalid(&path.child("terminationGracePeriodSeconds"), grace, why);
     }
     if probe["successThreshold"].as_i64().is_some_and(|n| n != 1) {
         errors.invalid(

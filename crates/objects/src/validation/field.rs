@@ -281,6 +281,23 @@ impl Errors {
         self.push(ErrorKind::Invalid, path, Some(quote(value)), detail);
     }
 
+    /// `Invalid value: SHOWN: detail` for a value that Go writes in its own order.
+    pub fn invalid_shown(&mut self, path: &Path<'_>, shown: String, detail: &str) {
+        self.push(ErrorKind::Invalid, path, Some(shown), detail);
+    }
+
+    /// `Duplicate value: SHOWN`, likewise.
+    pub fn duplicate_shown(&mut self, path: &Path<'_>, shown: String) {
+        self.push(ErrorKind::Duplicate, path, Some(shown), "");
+    }
+
+    /// `Unsupported value: SHOWN: supported values: ...`, likewise.
+    pub fn not_supported_shown(&mut self, path: &Path<'_>, shown: String, supported: &[&str]) {
+        let quoted: Vec<String> = supported.iter().map(|s| quote(s)).collect();
+        let detail = format!("supported values: {}", quoted.join(", "));
+        self.push(ErrorKind::NotSupported, path, Some(shown), &detail);
+    }
+
     /// `Invalid value: "string": detail`: a value of the wrong JSON type.
     pub fn type_invalid(&mut self, path: &Path<'_>, value: &Value, detail: &str) {
         self.push(ErrorKind::TypeInvalid, path, Some(shown(value)), detail);

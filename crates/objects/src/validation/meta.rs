@@ -132,11 +132,31 @@ fn owners(meta: &Value, errors: &mut Errors) {
                     let why = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    errors.invalid(&path, &meta["ownerReferences"], &why);
+                    errors.invalid_shown(&path, shown_owners(list(&meta["ownerReferences"])), &why);
                 }
             }
         }
     }
+}
+
+/// Owners as Go writes them.
+fn shown_owners(owners: &[Value]) -> String {
+    let shown = owners.iter().map(|owner| {
+        let known = [
+            "apiVersion",
+            "kind",
+            "name",
+            "uid",
+            "controller",
+            "blockOwnerDeletion",
+        ];
+        let fields = known.iter().filter_map(|field| {
+            let value = owner.get(field)?;
+            Some(format!("\"{field}\":{value}"))
+        });
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+    });
+    format!("[{}]", shown.collect::<Vec<_>>().join(","))
 }
 
 fn finalizers(meta: &Value, errors: &mut Errors) {
@@ -145,6 +165,14 @@ fn finalizers(meta: &Value, errors: &mut Errors) {
     let all = list(&meta["finalizers"]);
     for finalizer in all {
         name(errors, &path, finalizer, names::qualified_name);
+    }
+    for (i, finalizer) in all.iter().enumerate() {
+        let this = text(finalizer);
+        let standard = ["kubernetes", "orphan", "foregroundDeletion"].contains(&this);
+        if !this.contains('/') && !standard {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid_text(&path.index(i), this, why);
+        }
     }
     let has = |word: &str| all.iter().any(|f| f == word);
     if has("orphan") && has("foregroundDeletion") {

@@ -157,7 +157,7 @@ mod tests {
                 "spec.containers[1].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
                 "spec.containers[1].ports[1].name: Invalid value: \"a--b\": must not contain consecutive hyphens",
                 "spec.containers[1].volumeMounts[0].name: Not found: \"v\"",
-                "spec.containers[1].resources.requests[cpu]: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+                "spec.containers[1].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
                 "spec.containers[1].name: Duplicate value: \"a\"",
                 "spec.containers[1].readinessProbe: Required value: must specify a handler type",
                 "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"OnFailure\", \"Never\"",

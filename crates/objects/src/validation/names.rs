@@ -88,6 +88,27 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     errors
 }
 
+/// A subdomain that may have underscores, as a DNS search path may.
+pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    let label = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        label_shape(&part.replace('_', "-"))
+    };
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_len(SUBDOMAIN_MAX));
+    }
+    if !text.split('.').all(label) {
+        const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+        errors.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            &format!("{LABEL}(\\.{LABEL})*"),
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
 /// `*.example.com`, as an Ingress host may be.
 pub fn wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
     let mut errors = Vec::new();

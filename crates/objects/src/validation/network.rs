@@ -393,7 +393,17 @@ fn endpoint(item: &Value, family: &str, path: &Path<'_>, errors: &mut Errors) {
     for (i, address) in addresses.iter().enumerate() {
         let place = at.index(i);
         if family == "FQDN" {
-            name(errors, &place, address, names::dns1123_subdomain);
+            let domain = text(address);
+            name(errors, &place, address, |d| {
+                names::dns1123_subdomain(d.strip_suffix('.').unwrap_or(d))
+            });
+            if names::dns1123_subdomain(domain).is_empty() && !domain.contains('.') {
+                let why = "should be a domain with at least two segments separated by dots";
+                errors.invalid_text(&place, domain, why);
+            }
+            continue;
+        }
+        if !["IPv4", "IPv6"].contains(&family) {
             continue;
         }
         let Some(parsed) = ip(errors, &place, address) else {

@@ -14,6 +14,7 @@ pub(super) fn create(object: &Value, errors: &mut Errors) {
     let path = Path::root("spec");
     let pod = &object["spec"];
     spec(pod, true, &path, errors);
+    only_in_pods(pod, &path, errors);
     if !list(&pod["ephemeralContainers"]).is_empty() {
         errors.forbidden(
             &path.child("ephemeralContainers"),
@@ -26,17 +27,45 @@ pub(super) fn create(object: &Value, errors: &mut Errors) {
     }
 }
 
+/// What is asked of Pods and not of templates.
+fn only_in_pods(pod: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if text(&pod["serviceAccountName"]).is_empty() {
+        let volumes = path.child("volumes");
+        for (i, volume) in list(&pod["volumes"]).iter().enumerate() {
+            let at = volumes.index(i);
+            let at = at.child("projected");
+            let at = at.child("sources");
+            for (j, source) in list(&volume["projected"]["sources"]).iter().enumerate() {
+                if is_set(&source["serviceAccountToken"]) {
+                    let why = "must not be specified when serviceAccountName is not set";
+                    errors.forbidden(&at.index(j).child("serviceAccountToken"), why);
+                }
+            }
+        }
+    }
+    for field in ["containers", "initContainers"] {
+        let at = path.child(field);
+        for (i, container) in list(&pod[field]).iter().enumerate() {
+            let image = text(&container["image"]);
+            if image != image.trim() {
+                let why = "must not have leading or trailing whitespace";
+                errors.invalid_text(&at.index(i).child("image"), image, why);
+            }
+        }
+    }
+}
+
 /// A template: its labels and spec.
 pub(super) fn template(template: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let meta = path.child("metadata");
+    // Upstream leaves the metadata out of these paths.
     labels(
         errors,
-        &meta.child("labels"),
+        &path.child("labels"),
         &template["metadata"]["labels"],
     );
     for (key, _) in map(&template["metadata"]["annotations"]) {
         for sentence in names::qualified_name(&key.to_lowercase()) {
-            errors.invalid_text(&meta.child("annotations"), key, &sentence);
+            errors.invalid_text(&path.child("annotations"), key, &sentence);
         }
     }
     spec(&template["spec"], false, &path.child("spec"), errors);
@@ -61,7 +90,7 @@ fn spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
         errors,
         &path.child("dnsPolicy"),
         &spec["dnsPolicy"],
-        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
     );
     labels(errors, &path.child("nodeSelector"), &spec["nodeSelector"]);
     dns_config(spec, path, errors);
@@ -172,9 +201,8 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     for (i, search) in searches.iter().enumerate() {
         let domain = text(search);
         if domain != "." {
-            // Underscores are fine in a search path, as they are in DNS.
-            let plain = domain.strip_suffix('.').unwrap_or(domain).replace('_', "a");
-            for sentence in names::dns1123_subdomain(&plain) {
+            let domain = domain.strip_suffix('.').unwrap_or(domain);
+            for sentence in names::dns1123_subdomain_with_underscore(domain) {
                 errors.invalid_text(&at.index(i), domain, &sentence);
             }
         }
@@ -264,14 +292,8 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
             errors.forbidden(&at, "pod updates may not add or remove containers");
             return;
         }
-        for (i, container) in list(&new[field]).iter().enumerate() {
-            let image = text(&container["image"]);
-            if image != image.trim() {
-                let why = "must not have leading or trailing whitespace";
-                errors.invalid_text(&at.index(i).child("image"), image, why);
-            }
-        }
     }
+    only_in_pods(new, &path, errors);
     let deadline = path.child("activeDeadlineSeconds");
     match (
         new["activeDeadlineSeconds"].as_i64(),

@@ -210,7 +210,7 @@ fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     for (i, (address, family)) in parsed.iter().zip(list(&spec["ipFamilies"])).enumerate() {
         let word = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        if family != word {
+        if family != word && ["IPv4", "IPv6"].contains(&text(family)) {
             let why = format!(
                 "expected an {} value as indicated by `ipFamilies[{i}]`",
                 text(family)
@@ -238,8 +238,11 @@ fn unique_ports(ports: &[Value], kind: &str, path: &Path<'_>, errors: &mut Error
         }
         let number = item["port"].as_i64().unwrap_or_default();
         if numbers.contains(&(protocol, number)) {
-            let shown = serde_json::json!({ "protocol": protocol, "port": number });
-            errors.duplicate(&at, &shown);
+            let shown = format!(
+                r#"{{"Name":"","Protocol":{},"AppProtocol":null,"Port":{number},"TargetPort":0,"NodePort":0}}"#,
+                Value::from(protocol)
+            );
+            errors.duplicate_shown(&at, shown);
         }
         numbers.push((protocol, number));
     }
@@ -297,7 +300,7 @@ fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     }
     let at = path.child("internalTrafficPolicy");
     optional_word(errors, &at, &spec["internalTrafficPolicy"], POLICIES);
-    let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    let known = ["PreferClose", "PreferSameZone", "PreferSameNode"];
     let at = path.child("trafficDistribution");
     optional_word(errors, &at, &spec["trafficDistribution"], &known);
 }
@@ -365,7 +368,7 @@ mod tests {
             wrong(json!({"ports": [{"port": 80}, {"port": 80, "name": "b"}]})),
             [
                 "spec.ports[0].name: Required value",
-                "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}"
+                "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}"
             ]
         );
         assert_eq!(

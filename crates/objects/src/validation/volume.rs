@@ -87,12 +87,11 @@ fn downward_items(source: &Value, path: &Path<'_>, errors: &mut Errors) {
                 "resource",
                 "fieldRef and resourceFieldRef can not be specified simultaneously",
             ),
-            (true, false) => field_ref(
-                &item["fieldRef"],
-                FILE_FIELDS,
-                &at.child("fieldRef"),
-                errors,
-            ),
+            (true, false) => {
+                // Upstream leaves the item out of this path.
+                let at = path.child("fieldRef");
+                field_ref(&item["fieldRef"], FILE_FIELDS, &at, errors);
+            }
             (false, true) => {}
             (false, false) => errors.required(
                 &at.child("fieldRef"),
@@ -122,6 +121,7 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
                 let place = text(&source["path"]);
                 if place.is_empty() {
                     errors.required(&at.child("path"), "");
+                    continue;
                 }
                 if place.split('/').any(|step| step == "..") {
                     errors.invalid_text(&at.child("path"), place, "must not contain '..'");
@@ -190,7 +190,8 @@ fn projected(source: &Value, path: &Path<'_>, errors: &mut Errors) {
                 }
                 "downwardAPI" => downward_items(source, &at, errors),
                 "serviceAccountToken" => {
-                    relative(&source["path"], &at.child("path"), errors);
+                    // Upstream leaves the source out of this path.
+                    relative(&source["path"], &path.child("path"), errors);
                     let seconds = source["expirationSeconds"].as_i64().unwrap_or(3600);
                     let place = at.child("expirationSeconds");
                     if seconds < 600 {

@@ -52,7 +52,10 @@ fn selector(kind: &str, spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let at = path.child("selector");
     let selector = &spec["selector"];
     if !is_set(selector) {
-        errors.required(&at, "");
+        // A DaemonSet's missing selector shows in its template's labels only.
+        if kind != "DaemonSet" {
+            errors.required(&at, "");
+        }
     } else {
         label_selector(errors, &at, selector);
         let empty = map(&selector["matchLabels"]).next().is_none()
@@ -65,16 +68,20 @@ fn selector(kind: &str, spec: &Value, path: &Path<'_>, errors: &mut Errors) {
                 _ => "deployment",
             };
             let why = format!("empty selector is invalid for {word}");
-            errors.invalid(&at, selector, &why);
+            errors.invalid_shown(&at, shown_selector(selector), &why);
         }
     }
     let template = &spec["template"];
     let template_path = path.child("template");
     match LabelSelector::from_object(selector) {
-        Err(_) => errors.invalid(&at, selector, "invalid label selector"),
+        Err(_) if kind == "DaemonSet" => {}
+        Err(_) => {
+            errors.invalid_shown(&at, shown_selector(selector), "invalid label selector");
+            return;
+        }
         Ok(selector) => {
             let labels = &template["metadata"]["labels"];
-            if is_set(&spec["selector"]) && !selector.matches_labels(labels) {
+            if !selector.matches_labels(labels) {
                 let meta = template_path.child("metadata");
                 let why = "`selector` does not match template `labels`";
                 errors.invalid(&meta.child("labels"), labels, why);
@@ -98,6 +105,46 @@ fn selector(kind: &str, spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// A selector as Go writes it: labels before expressions, nothing that is empty.
+fn shown_selector(selector: &Value) -> String {
+    let mut parts = Vec::new();
+    if map(&selector["matchLabels"]).next().is_some() {
+        parts.push(format!(r#""matchLabels":{}"#, selector["matchLabels"]));
+    }
+    if !list(&selector["matchExpressions"]).is_empty() {
+        let expressions = list(&selector["matchExpressions"]).iter().map(|e| {
+            let values = match list(&e["values"]) {
+                [] => String::new(),
+                _ => format!(r#","values":{}"#, e["values"]),
+            };
+            format!(
+                r#"{{"key":{},"operator":{}{values}}}"#,
+                e["key"], e["operator"]
+            )
+        });
+        let expressions: Vec<String> = expressions.collect();
+        parts.push(format!(r#""matchExpressions":[{}]"#, expressions.join(",")));
+    }
+    format!("{{{}}}", parts.join(","))
+}
+
+/// A strategy as Go writes its internal form.
+fn shown_strategy(strategy: &Value) -> String {
+    let rolling = &strategy["rollingUpdate"];
+    let count = |field: &str| match &rolling[field] {
+        Value::Null => Value::from(0),
+        value => value.clone(),
+    };
+    let rolling = if is_set(rolling) {
+        let (down, up) = (count("maxUnavailable"), count("maxSurge"));
+        format!(r#"{{"MaxUnavailable":{down},"MaxSurge":{up}}}"#)
+    } else {
+        "null".to_owned()
+    };
+    let kind = Value::from(text(&strategy["type"]));
+    format!(r#"{{"Type":{kind},"RollingUpdate":{rolling}}}"#)
+}
+
 fn deployment(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let strategy = &spec["strategy"];
     let at = path.child("strategy");
@@ -119,7 +166,11 @@ fn deployment(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             }
             at_most_all(errors, &down_path, down);
         }
-        _ => errors.not_supported(&at, strategy, &["Recreate", "RollingUpdate"]),
+        _ => errors.not_supported_shown(
+            &at,
+            shown_strategy(strategy),
+            &["Recreate", "RollingUpdate"],
+        ),
     }
     let deadline = &spec["progressDeadlineSeconds"];
     let at = path.child("progressDeadlineSeconds");
@@ -198,7 +249,11 @@ fn daemon_strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
                 _ => {}
             }
         }
-        _ => errors.not_supported(path, strategy, &["OnDelete", "RollingUpdate"]),
+        _ => errors.not_supported_shown(
+            path,
+            shown_strategy(strategy),
+            &["RollingUpdate", "OnDelete"],
+        ),
     }
 }
 
@@ -257,6 +312,7 @@ mod tests {
             created("apps", "Deployment", deployment(json!({}))),
             [
                 "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`",
                 "spec.template.spec.containers: Required value"
             ]
         );
