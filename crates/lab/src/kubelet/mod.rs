@@ -215,7 +215,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         conf: options.paths.cni_conf(),
         path: options.cni_path.clone(),
     };
-    let (network_state, network) = watch::channel(Some(node::NOT_INITIALIZED.to_owned()));
+    // Known before the node says that it is ready or not: a restart is not an outage.
+    let (network_state, network) = watch::channel(node::network_problem(&cni).await);
     let shared = Arc::new(Shared {
         recorder: Recorder::new(client.clone(), "kubelet", Some(&options.node)),
         allocatable: node::capacity(options.max_pods, &options.paths.state),

@@ -330,16 +330,21 @@ async fn renew(shared: &Shared, api: &Api<Lease>, known: bool) -> Result<(), kub
     Ok(())
 }
 
+/// Why pods cannot be given a network now; none where they can.
+pub async fn network_problem(cni: &super::cni::Runner) -> Option<String> {
+    match cni.status().await {
+        Ok(()) => None,
+        Err(super::cni::Error::NoConfig(_)) => Some(NOT_INITIALIZED.to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// Looks whether pods can be given a network, often while they cannot.
 pub async fn watch_network(shared: Arc<Shared>, state: watch::Sender<Option<String>>) {
     let mut backoff = api::Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut collected = false;
     loop {
-        let cause = match shared.cni.status().await {
-            Ok(()) => None,
-            Err(super::cni::Error::NoConfig(_)) => Some(NOT_INITIALIZED.to_owned()),
-            Err(error) => Some(error.to_string()),
-        };
+        let cause = network_problem(&shared.cni).await;
         let ready = cause.is_none();
         state.send_if_modified(|old| {
             let changed = *old != cause;

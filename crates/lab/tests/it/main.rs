@@ -5,6 +5,7 @@
 mod api_server;
 mod controllers;
 mod scale;
+mod kubelet;
 mod scheduler;
 mod shim;
 
