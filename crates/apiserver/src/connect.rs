@@ -22,6 +22,8 @@ use crate::request::{Info, Query};
 use crate::server;
 use crate::verbs::Reply;
 
+/// The most that is read of a kubelet's refusal.
+const REFUSAL: usize = 4 << 10;
 /// Port of kubelets that do not say theirs.
 const KUBELET: u16 = 10250;
 
@@ -94,14 +96,37 @@ pub async fn pass_on(ctx: &Ctx, info: &Info, query: &Query, request: Request<Inc
             .connect(name, stream)
             .await
             .map_err(|e| failed(e.to_string()))?;
-        exchange(stream, &target, request)
+        let answer = exchange(stream, &target, request)
             .await
-            .map_err(|e| failed(e.to_string()).into())
+            .map_err(|e| failed(e.to_string()))?;
+        match info.resource.as_str() {
+            "pods" => of_kubelet(answer, &info.subresource, &info.name).await,
+            _ => Ok(answer),
+        }
     } else {
         exchange(stream, &target, request)
             .await
             .map_err(|e| failed(e.to_string()).into())
     }
+}
+
+/// A kubelet refuses in plain words; a client is told by a Status.
+async fn of_kubelet(answer: Answer, subresource: &str, pod: &str) -> Reply {
+    let code = answer.status();
+    if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    let body = http_body_util::Limited::new(answer.into_body(), REFUSAL);
+    let words = match body.collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(match (subresource, code) {
+        ("log", StatusCode::NOT_FOUND) => Status::not_found("", "pods/log", pod),
+        ("log", _) | (_, StatusCode::BAD_REQUEST) => Status::bad_request(words),
+        _ => Status::internal(words),
+    }
+    .into())
 }
 
 async fn exchange(

@@ -128,7 +128,9 @@ impl Launch<'_> {
             let volume = volume.ok_or_else(|| format!("volume {:?} not found", mount.name))?;
             let folder = volumes::path(self.dir, volume);
             let sub = match (&mount.sub_path_expr, &mount.sub_path) {
-                (Some(expression), _) => env::expand_all(&[expression.clone()], &self.env).concat(),
+                (Some(expression), _) => {
+                    env::expand_all(std::slice::from_ref(expression), &self.env).concat()
+                }
                 (None, Some(sub)) => sub.clone(),
                 (None, None) => String::new(),
             };

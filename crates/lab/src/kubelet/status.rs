@@ -122,18 +122,19 @@ fn phase(spec: &PodSpec, state: &PodState, ending: bool, old: Option<&PodStatus>
         });
         return if failed && never { "Failed" } else { "Pending" };
     }
+    let again = match spec.restart_policy.as_deref() {
+        Some("Never") => false,
+        Some("OnFailure") => stopped != succeeded,
+        _ => true,
+    };
     if waiting > 0 {
         "Pending"
-    } else if running > 0 {
-        "Running"
-    } else if spec.restart_policy.as_deref().unwrap_or("Always") == "Always" {
+    } else if running > 0 || again {
         "Running"
     } else if stopped == succeeded {
         "Succeeded"
-    } else if never {
-        "Failed"
     } else {
-        "Running"
+        "Failed"
     }
 }
 

@@ -185,12 +185,14 @@ fn a_crash_loop_is_told_with_its_delay() {
 
 #[test]
 fn a_refused_container_waits_with_kubernetes_message() {
-    let mut refused = Run::default();
-    refused.refused = Some(Refused {
-        reason: "CreateContainerConfigError".to_owned(),
-        message: "configmap \"x\" not found".to_owned(),
-        retry_at: at(105),
-    });
+    let refused = Run {
+        refused: Some(Refused {
+            reason: "CreateContainerConfigError".to_owned(),
+            message: "configmap \"x\" not found".to_owned(),
+            retry_at: at(105),
+        }),
+        ..Run::default()
+    };
     let status = reported(&pod(one(), json!({})), &state(&[("c", refused)]), false);
     assert_eq!(status["phase"], "Pending");
     assert_eq!(

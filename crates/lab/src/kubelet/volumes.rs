@@ -343,15 +343,12 @@ fn mode(mode: Option<i32>) -> u32 {
 
 fn unsupported(volume: &Volume) -> String {
     let value = serde_json::to_value(volume).unwrap_or_default();
-    let kinds = value
+    let mut kinds = value
         .as_object()
         .into_iter()
         .flatten()
         .map(|(kind, _)| kind.as_str());
-    let kind = kinds
-        .filter(|kind| *kind != "name")
-        .next()
-        .unwrap_or("unknown");
+    let kind = kinds.find(|kind| *kind != "name").unwrap_or("unknown");
     format!(
         "volumes of kind {kind} are not supported on a one-machine cluster; use emptyDir, hostPath, configMap, secret, downwardAPI or projected"
     )

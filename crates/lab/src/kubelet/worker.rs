@@ -178,7 +178,8 @@ fn containers(spec: &PodSpec, state: &PodState, now: Timestamp, step: &mut Step)
         let current = run(init);
         if is_sidecar(init) {
             keep_running(spec, init, current, true, now, step);
-            if !state.initialized && !(current.running() && current.started) {
+            let up = current.running() && current.started;
+            if !(state.initialized || up) {
                 return;
             }
             continue;

@@ -4,8 +4,8 @@
 
 mod api_server;
 mod controllers;
-mod scale;
 mod kubelet;
+mod scale;
 mod scheduler;
 mod shim;
 

@@ -239,7 +239,7 @@ async fn a_restarted_kubelet_adopts_its_pods_and_clears_away_orphans() {
         );
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert_eq!(node.plugin_calls("DEL"), 1);
+    assert_eq!(node.plugin_calls("DEL"), 1, "{}", node.all_plugin_calls());
     let (code, _, errors) = node.kubectl(&["exec", "stays", "--", "true"]).await;
     assert_eq!(code, 0, "{errors}");
     let after = node.until_ready("stays").await;

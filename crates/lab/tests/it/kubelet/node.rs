@@ -308,9 +308,14 @@ impl Node {
         command
     }
 
-    /// The commands the plugin was called with.
+    /// Every call of the plugin: command and sandbox.
+    pub fn all_plugin_calls(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("cni/calls")).unwrap_or_default()
+    }
+
+    /// How often the plugin was called with this command.
     pub fn plugin_calls(&self, command: &str) -> usize {
-        let calls = std::fs::read_to_string(self.dir.path().join("cni/calls")).unwrap_or_default();
+        let calls = self.all_plugin_calls();
         calls
             .lines()
             .filter(|line| line.starts_with(command))

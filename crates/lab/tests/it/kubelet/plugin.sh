@@ -4,6 +4,10 @@ set -e
 dir=$(dirname "$0")
 echo "$CNI_COMMAND $CNI_CONTAINERID" >> "$dir/calls"
 host=t$(printf %.10s "$CNI_CONTAINERID")
+peer=p$(printf %.10s "$CNI_CONTAINERID")
+# One at a time: the counter is shared.
+exec 9> "$dir/lock"
+flock 9
 case "$CNI_COMMAND" in
 ADD)
   if [ -f "$dir/refuse" ]; then
@@ -12,8 +16,8 @@ ADD)
   fi
   number=$(($(cat "$dir/next" 2>/dev/null || echo 1) + 1))
   echo "$number" > "$dir/next"
-  ip link add "$host" type veth peer name tpeer
-  ip link set tpeer netns "$(echo "$CNI_NETNS" | cut -d/ -f3)" name eth0
+  ip link add "$host" type veth peer name "$peer"
+  ip link set "$peer" netns "$(echo "$CNI_NETNS" | cut -d/ -f3)" name eth0
   ip link set "$host" up
   ip route add "10.244.9.$number/32" dev "$host"
   nsenter --net="$CNI_NETNS" ip link set lo up
