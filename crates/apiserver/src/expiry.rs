@@ -1,13 +1,12 @@
 //! Events do not last: an hour after they were last seen they go, and the oldest go sooner
 //! where there are too many.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::context::Ctx;
-use crate::store::{Change, Entry};
+use crate::store::Change;
 
 /// Seconds an Event lasts, as in Kubernetes.
 const LIFE: i64 = 3600;

@@ -9,6 +9,7 @@
 
 mod accept;
 mod admission;
+mod aggregate;
 mod auth;
 mod bootstrap;
 mod connect;
@@ -185,6 +186,7 @@ impl Server {
             until(gc::run(ctx.clone()), &stopped),
             until(namespaces::run(ctx.clone()), &stopped),
             until(expiry::run(ctx.clone()), &stopped),
+            until(aggregate::run(ctx.clone()), &stopped),
         ];
         for listener in options.listeners {
             listener

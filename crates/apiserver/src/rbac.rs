@@ -273,7 +273,7 @@ pub fn rules(role: &Object) -> Vec<Rule> {
 }
 
 /// The roles a ClusterRole gathers by its `aggregationRule`.
-fn aggregated<'a>(role: &Object, all: &'a [Object]) -> Vec<&'a Object> {
+pub fn aggregated<'a>(role: &Object, all: &'a [Object]) -> Vec<&'a Object> {
     let selectors: Vec<LabelSelector> = role["aggregationRule"]["clusterRoleSelectors"]
         .as_array()
         .into_iter()

@@ -38,6 +38,10 @@ fn gathering(name: &str, labels: &[&str]) -> Object {
         .iter()
         .map(|l| json!({"matchLabels": {format!("rbac.authorization.k8s.io/aggregate-to-{l}"): "true"}}))
         .collect();
+    if let Some(map) = role.as_object_mut() {
+        // They are gathered, not written: a renewal at the start leaves them alone.
+        map.remove("rules");
+    }
     role["aggregationRule"] = json!({"clusterRoleSelectors": selectors});
     role
 }

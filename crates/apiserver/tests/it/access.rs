@@ -303,3 +303,24 @@ async fn a_node_touches_only_what_is_its_own() {
     assert_eq!(patch(&agent, "/api/v1/nodes/node1".into()).await.0, 200);
     assert_eq!(patch(&agent, "/api/v1/nodes/node2".into()).await.0, 403);
 }
+
+#[tokio::test]
+async fn a_role_shows_what_it_gathered() {
+    let server = Server::start().await;
+    let role = json!({"metadata": {"name": "widgets", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+        "rules": [{"apiGroups": ["example.com"], "resources": ["widgets"], "verbs": ["get"]}]});
+    assert_eq!(
+        server.post(&format!("{RBAC}/clusterroles"), &role).await.0,
+        201
+    );
+    for name in ["view", "edit", "admin"] {
+        let gathered = |_: u16, value: &Value| {
+            value["rules"]
+                .as_array()
+                .is_some_and(|r| r.contains(&role["rules"][0]))
+        };
+        server
+            .until(&format!("{RBAC}/clusterroles/{name}"), gathered)
+            .await;
+    }
+}
