@@ -122,6 +122,7 @@ fn finish(ready: Result<Ready, String>, report: Report) -> Result<i32, (Report, 
         Ok(Ready::BuiltIn { name, argv, env }) => {
             process::set_title(&argv);
             process::forget_program();
+            process::show_memory();
             for (variable, _) in std::env::vars_os() {
                 // SAFETY: this process has one thread.
                 unsafe { std::env::remove_var(variable) };

@@ -161,6 +161,13 @@ pub(super) fn hide_memory() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
 
+/// For a program that is part of this binary: others of the container see it as they see
+/// any program, `ss -p` its sockets.
+pub(super) fn show_memory() {
+    // SAFETY: takes numbers only.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+}
+
 fn reset_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator() {

@@ -130,6 +130,13 @@ fn servers_answer_and_end_when_asked() {
             )
         );
 
+        let (_, listening) =
+            output(&sandbox, "nginx-0", &["ss", "-Htlnp", "sport", "=", "80"]).await;
+        assert!(
+            listening.contains("users:((\"nginx\",pid=1,"),
+            "{listening}"
+        );
+
         // Each is the first process of its container, and ends in good order.
         let (_, shown) = output(
             &sandbox,
