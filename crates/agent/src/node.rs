@@ -1,6 +1,6 @@
 //! The loop that owns what is known of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use linux::monitor::Event;
 use linux::{Host, Monitor};
 use model::{Change, Cluster, Config};
+use pods::manager::Noticed;
 use pods::{Readiness, Settings};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +25,8 @@ use crate::{Published, Snapshot, Update, conflist};
 const GATHER: Duration = Duration::from_millis(10);
 /// What another program did is answered after this time: its next changes come right behind.
 const SETTLE: Duration = Duration::from_millis(100);
+/// With more to look at than this, everything is.
+const MOST_NOTICED: usize = 256;
 /// How often the node is compared with the plan although nothing is known to have changed.
 const COMPARE: Duration = Duration::from_secs(30);
 
@@ -58,7 +61,8 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 struct Due {
     converge: Option<Instant>,
-    heal_pods: Option<Instant>,
+    look_at_pods: Option<Instant>,
+    noticed: BTreeSet<Noticed>,
 }
 
 impl Due {
@@ -67,8 +71,11 @@ impl Due {
         self.converge = Some(self.converge.map_or(at, |earlier| earlier.min(at)));
     }
 
-    fn heal_pods_in(&mut self, wait: Duration) {
-        self.heal_pods.get_or_insert(Instant::now() + wait);
+    fn look_at_pods_in(&mut self, wait: Duration) {
+        self.look_at_pods.get_or_insert(Instant::now() + wait);
+        if self.noticed.len() > MOST_NOTICED {
+            self.noticed = BTreeSet::from([Noticed::Everything]);
+        }
     }
 }
 
@@ -134,15 +141,15 @@ impl Node {
                         due.converge_in(again);
                     }
                 }
-                () = until(due.heal_pods) => {
-                    due.heal_pods = None;
-                    self.worker.heal();
+                () = until(due.look_at_pods) => {
+                    due.look_at_pods = None;
+                    self.worker.notice(std::mem::take(&mut due.noticed).into_iter().collect());
                 }
                 () = sleep_until(compare) => {
                     compare = Instant::now() + COMPARE;
                     self.fabric.resync();
                     due.converge_in(Duration::ZERO);
-                    due.heal_pods_in(Duration::ZERO);
+                    self.worker.heal();
                 }
             }
         }
@@ -196,18 +203,21 @@ impl Node {
             if self.fabric.notice(event) {
                 due.converge_in(SETTLE);
             }
-            let of_pods = match event {
-                Event::Link { link, .. } => {
-                    pods::manager::is_pod_link(&link.name) || link.name == pods::interface::BRIDGE
+            let noticed = match event {
+                Event::Link { link, gone: false } if !link.up => Noticed::Link(link.index),
+                Event::Address {
+                    address,
+                    gone: true,
+                } => Noticed::Link(address.dev),
+                Event::Route { route, gone: true } => Noticed::Route(route.dst.addr()),
+                Event::Nftables { table, name } if of_host_ports(table, name.as_deref()) => {
+                    Noticed::Everything
                 }
-                Event::Route { gone, .. } | Event::Address { gone, .. } => *gone,
-                Event::Nftables { table, .. } => table == pods::ports::TABLE,
-                Event::Neighbour { .. } | Event::Fdb { .. } => false,
-                Event::Lost => true,
+                Event::Lost => Noticed::Everything,
+                _ => continue,
             };
-            if of_pods {
-                due.heal_pods_in(SETTLE);
-            }
+            due.noticed.insert(noticed);
+            due.look_at_pods_in(SETTLE);
         }
     }
 
@@ -331,6 +341,12 @@ impl Node {
             synced: self.synced,
         }));
     }
+}
+
+/// Whether a change of the table may concern host ports. Every change of theirs tells one of the
+/// chain or the table; what this agent does itself is answered with one look and no change.
+fn of_host_ports(table: &str, name: Option<&str>) -> bool {
+    table == pods::ports::TABLE && name.is_none_or(|name| name.starts_with("pods-"))
 }
 
 async fn kernel_events(monitor: &mut AsyncFd<Monitor>) -> Result<Vec<Event>, String> {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pods::cni::{Call, CniError, code};
-use pods::manager::Reconciled;
+use pods::manager::{Noticed, Reconciled};
 use pods::{Attachment, Manager, Readiness, Settings};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -29,6 +29,7 @@ enum Job {
     Settings(Settings, oneshot::Sender<Result<(), String>>),
     Readiness(Readiness),
     Heal,
+    Notice(Vec<Noticed>),
     View(oneshot::Sender<View>),
 }
 
@@ -77,6 +78,7 @@ fn work(manager: &mut Manager, mut queue: mpsc::Receiver<Job>, metrics: &Metrics
             }
             Job::Readiness(readiness) => manager.set_readiness(readiness),
             Job::Heal => manager.heal(),
+            Job::Notice(changes) => manager.notice(&changes),
             Job::View(answer) => {
                 let _ = answer.send(view(manager));
             }
@@ -155,6 +157,13 @@ impl Worker {
     /// Looks for what others changed. Not queued behind a full queue: the next one will do.
     pub(crate) fn heal(&self) {
         let _ = self.0.try_send(Job::Heal);
+    }
+
+    /// What changed in the kernel.
+    pub(crate) fn notice(&self, changes: Vec<Noticed>) {
+        if self.0.try_send(Job::Notice(changes)).is_err() {
+            tracing::debug!("changes are not looked at: the pods thread is busy");
+        }
     }
 
     /// How the attachments stand.

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::attachment::{Attachment, Key, PodRef};
 use crate::cni::{Call, CniError, Command, NetConf, PodArgs, address, code, parse_mac};
-use crate::interface::{Interface, Settings, Wires, plan, result};
+use crate::interface::{BRIDGE, Interface, Settings, Wires, plan, result};
 use crate::ipam::{Entry, Journal, Ledger, Seconds, Wanted};
 use crate::ports::Ports;
 
@@ -35,6 +35,17 @@ pub enum Readiness {
     Limited(String),
     /// They cannot.
     NotReady(String),
+}
+
+/// Something that is no longer as it was.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Noticed {
+    /// The route to an address is gone.
+    Route(IpAddr),
+    /// A link, by index, is down or has lost an address.
+    Link(u32),
+    /// Anything.
+    Everything,
 }
 
 /// The node's attachments, on disk and in the kernel.
@@ -407,6 +418,26 @@ impl Manager {
                 CniError::new(code::KERNEL, "some attachments could not be removed")
                     .details(errors.join("; ")),
             )
+        }
+    }
+
+    /// Heals where something of a pod's was changed. What is told here is mostly the manager's
+    /// own doing, so each piece is looked at before anything else is.
+    pub fn notice(&mut self, changes: &[Noticed]) {
+        let concerns = |manager: &mut Manager, change: &Noticed| match change {
+            Noticed::Everything => true,
+            Noticed::Route(ip) => manager.ledger.holder(*ip).is_some(),
+            Noticed::Link(index) => match manager.wires.link(*index) {
+                Some(link) if link.name == BRIDGE => true,
+                Some(link) => manager
+                    .ledger
+                    .attachments()
+                    .any(|a| a.host_link == link.name),
+                None => false,
+            },
+        };
+        if changes.iter().any(|change| concerns(self, change)) {
+            self.heal();
         }
     }
 

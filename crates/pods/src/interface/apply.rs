@@ -68,26 +68,29 @@ impl From<ApplyError> for CniError {
 #[derive(Debug)]
 pub struct Wires {
     node: Netlink,
-    netns: (u64, u64),
+    netns: NetNs,
+    netns_id: (u64, u64),
 }
 
 impl Wires {
     /// For the network namespace of the calling thread; every later call must come from a
     /// thread in the same one.
     pub fn open() -> Result<Wires, linux::Error> {
+        let netns = NetNs::current()?;
         Ok(Wires {
             node: Netlink::open()?,
-            netns: NetNs::current()?.id()?,
+            netns_id: netns.id()?,
+            netns,
         })
     }
 
     /// Makes the pod's interface. What was made before a failure is removed again.
     pub fn make(&mut self, interface: &Interface, netns: &str) -> Result<(), ApplyError> {
         let pod_netns = NetNs::open(netns).map_err(ApplyError::Netns)?;
-        if pod_netns.id().map_err(ApplyError::Netns)? == self.netns {
+        if pod_netns.id().map_err(ApplyError::Netns)? == self.netns_id {
             return Err(ApplyError::OwnNetns(netns.to_owned()));
         }
-        let mut pod = Netlink::open_in(&pod_netns).map_err(ApplyError::Netns)?;
+        let mut pod = self.open_in(&pod_netns).map_err(ApplyError::Netns)?;
         if pod.link(&interface.ifname)?.is_some() {
             return Err(ApplyError::Exists(interface.ifname.clone()));
         }
@@ -115,6 +118,19 @@ impl Wires {
             return Err(error.into());
         }
         Ok(())
+    }
+
+    /// A handle to a pod's namespace, opened on this very thread: handing the job to another
+    /// and waiting for it costs more than the job.
+    fn open_in(&self, pod: &NetNs) -> Result<Netlink, linux::Error> {
+        pod.enter()?;
+        let opened = Netlink::open();
+        if let Err(error) = self.netns.enter() {
+            // This thread would do everything to come in the wrong namespace.
+            tracing::error!(%error, "cannot come back to the node's network namespace");
+            std::process::abort();
+        }
+        opened
     }
 
     /// The node's side of one interface: settings, gateway addresses, routes. Idempotent.
@@ -261,6 +277,11 @@ impl Wires {
                 (link.name, ips)
             })
             .collect())
+    }
+
+    /// A link by its index, where it is there.
+    pub fn link(&mut self, index: u32) -> Option<Link> {
+        self.node.link_by_index(index).ok().flatten()
     }
 
     /// Whether the node's side of a pod is there.
