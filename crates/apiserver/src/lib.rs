@@ -6,6 +6,20 @@
 //! certificates and kubeconfig texts, before or while the server runs.
 //!
 //! What objects mean is the crate `objects`; here are storage, protocol and state.
+//!
+//! The way of a request:
+//!
+//! ```text
+//! server (TLS) -> route: auth -> rbac, nodes -> verbs ---------> store: writer -> redb
+//!                        |                      | ^ admission      |  one sync for many
+//!                        |                      v |                v
+//!                        |                     objects        memory, past events
+//!                        +-> connect (kubelets), discovery, openapi, reviews, health, metrics
+//! ```
+//!
+//! Four tasks follow the store's events and act through the same verbs as clients:
+//! `gc` (owners), `namespaces` (what empties before it goes), `aggregate` (ClusterRoles) and
+//! `expiry` (Events).
 
 mod accept;
 mod admission;

@@ -241,3 +241,47 @@ async fn a_node_is_cordoned_and_drained() {
         "{warned}"
     );
 }
+
+/// `kubectl create` sends what it knows as protobuf.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_generator_of_create_is_understood() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else {
+        return;
+    };
+    for line in [
+        "create deployment d --image=nginx --replicas=0 --port=80",
+        "create service nodeport n --tcp=80:8080 --node-port=30123",
+        "create service externalname e --external-name=db.example.com",
+        "create ingress i --rule=a.example.com/*=web:80,tls=cert --default-backend=web:http",
+        "create role r --verb=get,list --resource=pods,deployments.apps",
+        "create clusterrole c --verb=get --non-resource-url=/metrics",
+        "create rolebinding rb --role=r --serviceaccount=default:default",
+        "create clusterrolebinding cb --clusterrole=c --group=people",
+        "create quota q --hard=pods=10,cpu=2",
+        "create poddisruptionbudget p --selector=app=web --min-available=50%",
+        "create priorityclass high --value=1000",
+    ] {
+        kubectl.run(line);
+    }
+    assert_eq!(
+        kubectl.run("get deploy d -o jsonpath={.spec.replicas}"),
+        "0"
+    );
+    assert_eq!(
+        kubectl.run("get svc n -o jsonpath={.spec.ports[0].targetPort}/{.spec.ports[0].nodePort}"),
+        "8080/30123"
+    );
+    let ingress = kubectl.run("get ingress i -o jsonpath={.spec}");
+    assert!(ingress.contains("\"host\":\"a.example.com\",\"http\":{\"paths\":[{\"backend\":{\"service\":{\"name\":\"web\",\"port\":{\"number\":80}}},\"path\":\"/\",\"pathType\":\"Prefix\"}]}"), "{ingress}");
+    assert_eq!(kubectl.run("get quota q -o jsonpath={.spec.hard.cpu}"), "2");
+    assert_eq!(
+        kubectl.run("get pdb p -o jsonpath={.spec.minAvailable}"),
+        "50%"
+    );
+    assert!(
+        kubectl
+            .run("auth can-i list deployments.apps --as=system:serviceaccount:default:default")
+            .contains("yes")
+    );
+}
