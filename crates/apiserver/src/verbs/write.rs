@@ -231,11 +231,12 @@ fn prepare_create(
     );
     admission::reset_status(kind, object);
     objects::kind::default_object(kind, object);
-    let changes = admission::create(ctx, kind, object, options)?;
-    objects::kind::validate_create(kind, object)?;
+    // What admission adds is nobody's: no later apply by this manager may take it away.
     if !options.applied {
         track(kind, None, object, options);
     }
+    let changes = admission::create(ctx, kind, object, options)?;
+    objects::kind::validate_create(kind, object)?;
     Ok((changes, name))
 }
 

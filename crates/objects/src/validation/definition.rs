@@ -295,6 +295,9 @@ mod tests {
         let good =
             definition(json!({"type": "object", "properties": {"spec": {"type": "object"}}}));
         assert_eq!(wrong(good.clone()), Vec::<String>::new());
+        let mut kept = good.clone();
+        kept["metadata"]["finalizers"] = json!(["customresourcecleanup.apiextensions.k8s.io"]);
+        assert_eq!(wrong(kept), Vec::<String>::new());
         let mut bad = good.clone();
         bad["metadata"]["name"] = "other.example.com".into();
         bad["spec"]["versions"][0]["storage"] = false.into();

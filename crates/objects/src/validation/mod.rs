@@ -28,7 +28,7 @@ pub(crate) fn create(kind: &Kind, object: &Object) -> Result<(), Status> {
 
 pub(crate) fn update(kind: &Kind, new: &Object, old: &Object) -> Result<(), Status> {
     let mut errors = Errors::new();
-    meta::update(&new["metadata"], &old["metadata"], &mut errors);
+    meta::update(kind, &new["metadata"], &old["metadata"], &mut errors);
     check(kind, new, Some(old), &mut errors);
     finish(kind, new, errors)
 }
