@@ -196,36 +196,37 @@ pub fn plan<'a>(
         }
     }
     let pods: Vec<&Arc<Pod>> = pods.collect();
-    // A node that never was ready has no pods whose readiness is in doubt.
-    if matches!(ready, "False" | "Unknown") {
-        let was_ready = condition(node, "Ready").is_some_and(|c| c.status == "True");
-        if was_ready {
-            plan.push(Action::Event {
-                on: named_reference(node),
-                severity: Severity::Normal,
-                reason: "NodeNotReady",
-                message: format!("Node {} status is now: NodeNotReady", node.name_any()),
-            });
-        }
-        let doubted: Vec<&&Arc<Pod>> = pods.iter().filter(|pod| is_ready(pod)).collect();
-        let patches = doubted
-            .iter()
-            .map(|pod| not_ready(pod, now))
-            .collect::<Vec<_>>();
-        if !patches.is_empty() {
-            plan.steps.push(Step::Each(patches));
-        }
-        for pod in doubted {
-            plan.push(Action::Event {
-                on: reference(pod.as_ref()),
-                severity: Severity::Warning,
-                reason: "NodeNotReady",
-                message: "Node is not ready".to_owned(),
-            });
-        }
+    // While the kubelet speaks it says itself how its pods are.
+    if silent {
+        doubt(node, &pods, now, &mut plan);
     }
     evict(&pods, &timed, now, &mut plan);
     plan
+}
+
+/// Of the pods on a silent node nobody knows whether they are ready: they count as not.
+fn doubt(node: &Node, pods: &[&Arc<Pod>], now: Timestamp, plan: &mut Plan) {
+    if condition(node, "Ready").is_some_and(|c| c.status == "True") {
+        plan.push(Action::Event {
+            on: named_reference(node),
+            severity: Severity::Normal,
+            reason: "NodeNotReady",
+            message: format!("Node {} status is now: NodeNotReady", node.name_any()),
+        });
+    }
+    let doubted = || pods.iter().filter(|pod| is_ready(pod));
+    let patches: Vec<Action> = doubted().map(|pod| not_ready(pod, now)).collect();
+    if !patches.is_empty() {
+        plan.steps.push(Step::Each(patches));
+    }
+    for pod in doubted() {
+        plan.push(Action::Event {
+            on: reference(pod.as_ref()),
+            severity: Severity::Warning,
+            reason: "NodeNotReady",
+            message: "Node is not ready".to_owned(),
+        });
+    }
 }
 
 /// `kubectl describe node` finds Events by the node's name in place of its uid.

@@ -118,6 +118,9 @@ struct Shared {
     cni: cni::Runner,
     /// Why pods cannot have a network; none where they can.
     network: watch::Receiver<Option<String>>,
+    /// Told when the API server answers again: while it heard nothing of this node, others
+    /// have said how the node is.
+    answered: tokio::sync::Notify,
     services: RwLock<Arc<Vec<env::ServiceLink>>>,
     allocatable: BTreeMap<String, String>,
     pods: Mutex<HashMap<(String, String), Arc<PodView>>>,
@@ -224,6 +227,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         services: RwLock::default(),
         images,
         network,
+        answered: tokio::sync::Notify::new(),
         client,
         cni,
         options,

@@ -26,6 +26,8 @@ const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The node's status is written again after this, changed or not.
 const STATUS_EVERY: Duration = Duration::from_secs(300);
+/// The same as [`LEASE_TIMEOUT`], for writing the status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the network is looked at, once it is there.
 const NETWORK_EVERY: Duration = Duration::from_secs(30);
 
@@ -185,12 +187,17 @@ pub async fn keep_registered(shared: Arc<Shared>) {
     let mut backoff = api::Backoff::reconnect();
     loop {
         let cause = network.borrow_and_update().clone();
-        let wait = match register(&shared, cause.as_deref()).await {
-            Ok(()) => {
+        let registration = register(&shared, cause.as_deref());
+        let wait = match tokio::time::timeout(STATUS_TIMEOUT, registration).await {
+            Ok(Ok(())) => {
                 backoff.reset();
                 STATUS_EVERY
             }
-            Err(error) => {
+            Err(_) => {
+                tracing::warn!("registering the node: no answer; trying again");
+                backoff.wait()
+            }
+            Ok(Err(error)) => {
                 tracing::warn!(
                     cause = api::error::cause(&error),
                     "registering the node; trying again"
@@ -200,6 +207,7 @@ pub async fn keep_registered(shared: Arc<Shared>) {
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = shared.answered.notified() => {}
             changed = network.changed() => if changed.is_err() { return },
         }
     }
@@ -263,19 +271,24 @@ async fn register(shared: &Shared, network: Option<&str>) -> Result<(), kube::Er
 pub async fn keep_lease(shared: Arc<Shared>) {
     let api: Api<Lease> = Api::namespaced(shared.client.clone(), LEASE_NAMESPACE);
     let mut known = false;
+    let (mut answered, mut failed) = (false, false);
     loop {
         let renewal = renew(&shared, &api, known);
         let wait = match tokio::time::timeout(LEASE_TIMEOUT, renewal).await {
             Ok(Ok(())) => {
-                known = true;
+                if std::mem::take(&mut failed) && answered {
+                    shared.answered.notify_one();
+                }
+                (known, answered) = (true, true);
                 LEASE_EVERY
             }
             Err(_) => {
+                failed = true;
                 tracing::debug!("renewing the node's lease: no answer; trying again");
                 Duration::from_millis(200)
             }
             Ok(Err(error)) => {
-                known = false;
+                (known, failed) = (false, true);
                 // At the very start the node is not registered yet.
                 tracing::debug!(
                     cause = api::error::cause(&error),
