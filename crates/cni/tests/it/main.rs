@@ -8,6 +8,7 @@
 
 mod agent;
 mod bridged;
+mod cnitool;
 mod concurrency;
 mod extras;
 mod kubernetes;
