@@ -6,7 +6,7 @@ use objects::{Object, Status};
 use serde_json::json;
 
 use crate::admission;
-use crate::context::Ctx;
+use crate::context::{self, Ctx};
 use crate::failure::Failure;
 use crate::registry;
 use crate::roles;
@@ -88,7 +88,27 @@ async fn service_range(ctx: &Ctx) -> Result<(), Failure> {
         .collect();
     let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
-    ensure(ctx, range, false).await
+    ensure(ctx, range, false).await?;
+    let kind = ctx
+        .registry
+        .load()
+        .find("networking.k8s.io", "v1", "servicecidrs")
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
+    let options = Options {
+        subresource: "status".into(),
+        ..options()
+    };
+    write::replace(ctx, &kind, "", "kubernetes", &options, |old| {
+        let mut new = old.cloned().ok_or_else(Status::no_such_path)?;
+        if !new["status"]["conditions"].is_array() {
+            new["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "",
+                "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": context::now_text()}]});
+        }
+        Ok(new)
+    })
+    .await?;
+    Ok(())
 }
 
 /// The Service `kubernetes`, its Endpoints and EndpointSlices.

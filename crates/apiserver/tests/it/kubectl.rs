@@ -177,6 +177,12 @@ async fn a_manifest_with_a_wrong_field_is_refused() {
             .fails("apply -f -", &wrong)
             .contains("unknown field \"spec.replica\"")
     );
+    let wrong = WEB.replace("matchLabels: {app: web}", "matchLabels: {app: other}");
+    let refused = kubectl.fails("apply -f -", &wrong);
+    assert!(
+        refused.contains("`selector` does not match template `labels`"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,6 +32,13 @@ async fn the_way_to_the_server_is_there_from_the_start() {
         .await;
     assert_eq!(slice["ports"][0]["port"], 6443);
     assert_eq!(server.get(&format!("{ADDRESSES}/10.96.0.1")).await.0, 200);
+    let (_, range) = server
+        .get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes")
+        .await;
+    assert_eq!(
+        range["status"]["conditions"][0]["status"], "True",
+        "{range}"
+    );
 }
 
 #[tokio::test]
