@@ -10,20 +10,20 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::runtime::watcher::Event;
 use kube::{Api, Resource};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::shim;
 
 use super::admission;
 use super::env::ServiceLink;
-use super::pod::{MAILBOX, Message, Task};
+use super::pod::{MAILBOX, Newest, Task};
 use super::sandbox::CNI_FILE;
 use super::{Shared, cni, reference, volumes};
 
 /// A pod's task as the driver knows it.
 struct Handle {
     pod: Arc<Pod>,
-    mailbox: mpsc::Sender<Message>,
+    newest: watch::Sender<Newest>,
 }
 
 /// Follows this node's pods.
@@ -44,20 +44,18 @@ pub async fn run(shared: Arc<Shared>) {
             Ok(Event::Apply(pod)) => apply(&shared, &mut pods, pod).await,
             Ok(Event::Delete(pod)) => {
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
-                if pod.metadata.deletion_timestamp.is_some() {
-                    // The last object seen says how long the pod has.
-                    update(&mut pods, &uid, Message::Update(Arc::new(slim(pod)))).await;
-                }
-                update(&mut pods, &uid, Message::Gone).await;
+                // The last object seen says how long the pod has.
+                let last = pod.metadata.deletion_timestamp.is_some();
+                gone(&mut pods, &uid, last.then(|| Arc::new(slim(pod))));
             }
             Ok(Event::InitDone) => {
-                let gone: Vec<String> = pods
+                let missing: Vec<String> = pods
                     .keys()
                     .filter(|uid| !listed.contains(*uid))
                     .cloned()
                     .collect();
-                for uid in gone {
-                    update(&mut pods, &uid, Message::Gone).await;
+                for uid in missing {
+                    gone(&mut pods, &uid, None);
                 }
                 if std::mem::take(&mut first) {
                     tokio::spawn(remove_orphans(shared.clone(), listed.clone()));
@@ -67,7 +65,7 @@ pub async fn run(shared: Arc<Shared>) {
                 tracing::warn!(error = %api::watch::watch_error("Pod", error), "watching pods; trying again");
             }
         }
-        pods.retain(|_, handle| !handle.mailbox.is_closed());
+        pods.retain(|_, handle| !handle.newest.is_closed());
     }
 }
 
@@ -77,13 +75,13 @@ fn slim(mut pod: Pod) -> Pod {
     pod
 }
 
-async fn update(pods: &mut HashMap<String, Handle>, uid: &str, message: Message) {
+/// Tells a pod's task that the pod is gone. Never waits: only the newest counts.
+fn gone(pods: &mut HashMap<String, Handle>, uid: &str, last: Option<Arc<Pod>>) {
     if let Some(handle) = pods.get_mut(uid) {
-        if let Message::Update(pod) = &message {
-            handle.pod = pod.clone();
+        if let Some(last) = last {
+            handle.pod = last;
         }
-        // The task drains its mailbox between steps; a full one means it is busy.
-        let _ = handle.mailbox.send(message).await;
+        handle.newest.send_replace((handle.pod.clone(), true));
     }
 }
 
@@ -92,14 +90,19 @@ async fn apply(shared: &Arc<Shared>, pods: &mut HashMap<String, Handle>, pod: Po
     let Some(uid) = pod.metadata.uid.clone() else {
         return;
     };
-    if let Some(handle) = pods.get(&uid).filter(|handle| !handle.mailbox.is_closed()) {
+    if let Some(handle) = pods
+        .get_mut(&uid)
+        .filter(|handle| !handle.newest.is_closed())
+    {
         if handle.pod.metadata.resource_version != pod.metadata.resource_version {
-            update(pods, &uid, Message::Update(pod)).await;
+            handle.pod = pod.clone();
+            handle.newest.send_modify(|newest| newest.0 = pod);
         }
         return;
     }
     let (mailbox, messages) = mpsc::channel(MAILBOX);
-    let mut task = Task::new(shared.clone(), pod.clone(), mailbox.clone());
+    let mut task = Task::new(shared.clone(), pod.clone(), mailbox);
+    let (newest, changes) = watch::channel((pod.clone(), false));
     // A pod that runs already was admitted before.
     let fresh = !shared.pod_dir(&uid).exists()
         && !finished(&pod)
@@ -112,8 +115,8 @@ async fn apply(shared: &Arc<Shared>, pods: &mut HashMap<String, Handle>, pod: Po
         );
         task.state.failure = Some(failure);
     }
-    tokio::spawn(task.run(messages));
-    pods.insert(uid, Handle { pod, mailbox });
+    tokio::spawn(task.run(messages, changes));
+    pods.insert(uid, Handle { pod, newest });
 }
 
 fn finished(pod: &Pod) -> bool {

@@ -13,6 +13,7 @@ mod driver;
 mod env;
 mod launch;
 mod node;
+mod objects;
 mod pod;
 mod probe_io;
 mod prober;
@@ -115,6 +116,7 @@ struct Shared {
     client: Client,
     recorder: Recorder,
     images: Images,
+    objects: objects::Objects,
     cni: cni::Runner,
     /// Why pods cannot have a network; none where they can.
     network: watch::Receiver<Option<String>>,
@@ -223,6 +225,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let shared = Arc::new(Shared {
         recorder: Recorder::new(client.clone(), "kubelet", Some(&options.node)),
         allocatable: node::capacity(options.max_pods, &options.paths.state),
+        objects: objects::Objects::new(client.clone()),
         pods: Mutex::default(),
         services: RwLock::default(),
         images,

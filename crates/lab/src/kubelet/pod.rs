@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -30,10 +30,6 @@ use super::{PodView, Shared, reference};
 /// What a pod's task is told.
 #[derive(Debug)]
 pub enum Message {
-    /// The pod as the API has it now.
-    Update(Arc<Pod>),
-    /// The pod is gone from the API.
-    Gone,
     /// The sandbox as its shim sees it now.
     Sandbox(Box<SandboxState>),
     /// The shim ended.
@@ -53,6 +49,9 @@ pub enum Message {
         failure: Option<String>,
     },
 }
+
+/// A pod as the API has it now, and true where it is gone from there.
+pub type Newest = (Arc<Pod>, bool);
 
 /// Room in a pod's mailbox; senders wait when it is full.
 pub const MAILBOX: usize = 64;
@@ -112,7 +111,11 @@ impl Task {
     }
 
     /// Runs until the pod is gone.
-    pub async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+    pub async fn run(
+        mut self,
+        mut mailbox: mpsc::Receiver<Message>,
+        mut newest: watch::Receiver<Newest>,
+    ) {
         self.adopt().await;
         while !self.finished {
             let now = Timestamp::now();
@@ -131,7 +134,12 @@ impl Task {
                 break;
             }
             if idle {
-                self.wait(&mut mailbox, step.wake).await;
+                self.wait(&mut mailbox, &mut newest, step.wake).await;
+            }
+            if newest.has_changed().unwrap_or(false) {
+                let (pod, gone) = newest.borrow_and_update().clone();
+                self.gone |= gone;
+                self.seen(pod);
             }
             while let Ok(message) = mailbox.try_recv() {
                 self.take(message);
@@ -141,7 +149,12 @@ impl Task {
     }
 
     /// Waits for a message, a deadline of the worker's, or the volumes' turn.
-    async fn wait(&mut self, mailbox: &mut mpsc::Receiver<Message>, wake: Option<Timestamp>) {
+    async fn wait(
+        &mut self,
+        mailbox: &mut mpsc::Receiver<Message>,
+        newest: &mut watch::Receiver<Newest>,
+        wake: Option<Timestamp>,
+    ) {
         let far = Instant::now() + Duration::from_secs(3600);
         let mut until = match wake {
             Some(wake) => {
@@ -161,6 +174,8 @@ impl Task {
             message = mailbox.recv() => if let Some(message) = message {
                 self.take(message);
             },
+            // Taken over by the caller; a change seen here stays marked as one.
+            true = changed(newest) => {}
             () = tokio::time::sleep_until(until) => {}
         }
         if refresh && Instant::now() >= self.refresh_at {
@@ -171,8 +186,6 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Update(pod) => self.seen(pod),
-            Message::Gone => self.gone = true,
             Message::Sandbox(state) => self.see(&state),
             Message::SandboxGone => self.lost(),
             Message::Verdict(verdict) => self.judge(&verdict),
@@ -436,6 +449,13 @@ impl Task {
 fn version(pod: &Pod) -> u64 {
     let version = pod.metadata.resource_version.as_deref();
     version.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Waits for a newer pod, without taking it; false where none will come.
+async fn changed(newest: &mut watch::Receiver<Newest>) -> bool {
+    let there = newest.changed().await.is_ok();
+    newest.mark_changed();
+    there
 }
 
 /// How an attempt ended, where it did.

@@ -1,8 +1,9 @@
 //! Starting a pod's containers: volumes, environment, image, probes.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
-use kube::Api;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::shim;
 
@@ -268,6 +269,8 @@ impl Task {
         let context = self.context(&pod, &[], &sources, "");
         let maker = Maker {
             client: &self.shared.client,
+            objects: &self.shared.objects,
+            fresh: true,
             context: &context,
             dir: &self.dir,
         };
@@ -284,6 +287,8 @@ impl Task {
         let context = self.context(&pod, &[], &sources, "");
         let maker = Maker {
             client: &self.shared.client,
+            objects: &self.shared.objects,
+            fresh: false,
             context: &context,
             dir: &self.dir,
         };
@@ -302,21 +307,18 @@ impl Task {
         let (maps, secrets) = env::references(container);
         let (namespace, _) = super::key(&self.pod);
         let mut sources = Sources::default();
-        let api: Api<ConfigMap> = Api::namespaced(self.shared.client.clone(), &namespace);
+        let objects = &self.shared.objects;
         for name in maps {
-            let map = api
-                .get_opt(&name)
-                .await
-                .map_err(|error| api::error::cause(&error))?;
-            sources.config_maps.insert(name, map);
+            let map = objects.config_map(&namespace, &name, true).await?;
+            sources
+                .config_maps
+                .insert(name, map.map(Arc::unwrap_or_clone));
         }
-        let api: Api<Secret> = Api::namespaced(self.shared.client.clone(), &namespace);
         for name in secrets {
-            let secret = api
-                .get_opt(&name)
-                .await
-                .map_err(|error| api::error::cause(&error))?;
-            sources.secrets.insert(name, secret);
+            let secret = objects.secret(&namespace, &name, true).await?;
+            sources
+                .secrets
+                .insert(name, secret.map(Arc::unwrap_or_clone));
         }
         Ok(sources)
     }

@@ -6,19 +6,21 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, ProjectedVolumeSource,
-    Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
+    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, ProjectedVolumeSource,
+    ServiceAccount, ServiceAccountTokenProjection, Volume,
 };
 use kube::api::PostParams;
 use kube::{Api, Client};
 use nix::mount::{MntFlags, MsFlags};
 
 use super::env::{self, Context};
+use super::objects::Objects;
 use super::state;
 use super::volume_files::{self, File, Files, relative};
 
@@ -39,6 +41,10 @@ struct Token {
 pub struct Maker<'a> {
     /// The API.
     pub client: &'a Client,
+    /// ConfigMaps and Secrets.
+    pub objects: &'a Objects,
+    /// True where they have to be as they are now.
+    pub fresh: bool,
     /// The pod and what its fields say.
     pub context: &'a Context<'a>,
     /// The pod's folder.
@@ -141,8 +147,11 @@ impl Maker<'_> {
         mode: u32,
         optional: bool,
     ) -> Result<Files, String> {
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace());
-        let Some(map) = api.get_opt(name).await.map_err(|e| api::error::cause(&e))? else {
+        let objects = self.objects;
+        let found = objects
+            .config_map(self.namespace(), name, self.fresh)
+            .await?;
+        let Some(map) = found.map(Arc::unwrap_or_clone) else {
             return match optional {
                 true => Ok(Files::new()),
                 false => Err(format!("configmap {name:?} not found")),
@@ -171,8 +180,9 @@ impl Maker<'_> {
         mode: u32,
         optional: bool,
     ) -> Result<Files, String> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace());
-        let Some(secret) = api.get_opt(name).await.map_err(|e| api::error::cause(&e))? else {
+        let objects = self.objects;
+        let found = objects.secret(self.namespace(), name, self.fresh).await?;
+        let Some(secret) = found.map(Arc::unwrap_or_clone) else {
             return match optional {
                 true => Ok(Files::new()),
                 false => Err(format!("secret {name:?} not found")),

@@ -47,6 +47,8 @@ impl Drop for Node {
         while !remove_cgroup(&self.cgroup) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
+        // The folder all tests share goes with the last of them.
+        let _ = self.cgroup.parent().map(std::fs::remove_dir);
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
         let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
         for mount in ours.filter(|mount| Path::new(mount).starts_with(self.dir.path())) {
