@@ -85,6 +85,13 @@ fn failed(failure: Failure) -> ExitCode {
 fn dispatch(cli: Cli) -> Outcome {
     let paths = ClusterPaths::new(&cli.name);
     let output = cli.output;
+    if needs_root(&cli.command) && !nix::unistd::geteuid().is_root() {
+        // Where there is no cluster, that is the better answer.
+        ::lab::cluster::state::existing(&paths)?;
+        return Err(Failure::Failed(
+            "network namespaces and cgroups need root; run it with sudo".into(),
+        ));
+    }
     match cli.command {
         Command::Up(up) => cluster::up(paths, &up, output),
         Command::Down(down) => cluster::down(&paths, &down, output),
@@ -100,6 +107,15 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Controller(controller) => daemons::controller(controller),
         Command::Lab { part } => lab::part(&paths, part),
     }
+}
+
+/// Commands that enter or change what only root may.
+fn needs_root(command: &Command) -> bool {
+    use Command::{Check, Client, Down, Node, Show};
+    matches!(
+        command,
+        Check(_) | Client(_) | Down(_) | Node { .. } | Show { .. }
+    )
 }
 
 /// A runtime for commands that talk to the API.

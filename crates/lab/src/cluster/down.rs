@@ -14,7 +14,7 @@ use crate::paths::{self, ClusterPaths};
 /// Ends the cluster and removes all it made; errors are collected and the rest goes on.
 /// True where there was anything.
 pub fn down(paths: &ClusterPaths) -> Result<bool> {
-    if leftovers(paths).is_empty() {
+    if parts(paths).is_empty() {
         return Ok(false);
     }
     let lock = state::lock(paths, || {})?;
@@ -46,9 +46,20 @@ pub fn down(paths: &ClusterPaths) -> Result<bool> {
     Error::collect(errors).map(|()| true)
 }
 
-/// What is there of a cluster: folders, namespaces, processes, cgroups, mounts, and links
-/// in the machine's own namespace. Empty after `down`.
+/// What must not be there after `down`: anything of the cluster, and any link of ours in the
+/// machine's own namespace. For tests.
 pub fn leftovers(paths: &ClusterPaths) -> Vec<String> {
+    let mut found = parts(paths);
+    let links = Netlink::open()
+        .and_then(|mut links| links.links())
+        .unwrap_or_default();
+    let ours = links.iter().filter(|link| link.name.starts_with("fn-"));
+    found.extend(ours.map(|link| format!("link {} on the machine itself", link.name)));
+    found
+}
+
+/// What is there of a cluster: folders, namespaces, processes, cgroups, mounts.
+fn parts(paths: &ClusterPaths) -> Vec<String> {
     let mut found = Vec::new();
     for folder in [&paths.state, &paths.run] {
         if folder.exists() {
@@ -71,11 +82,6 @@ pub fn leftovers(paths: &ClusterPaths) -> Vec<String> {
             .iter()
             .map(|place| format!("mount {}", place.display())),
     );
-    let links = Netlink::open()
-        .and_then(|mut links| links.links())
-        .unwrap_or_default();
-    let ours = links.iter().filter(|link| link.name.starts_with("fn-"));
-    found.extend(ours.map(|link| format!("link {} on the machine itself", link.name)));
     found
 }
 

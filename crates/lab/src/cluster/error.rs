@@ -71,7 +71,7 @@ pub enum Error {
         message: String,
     },
     /// Something did not become ready; with the ends of the logs that tell why.
-    #[error("{what}{}", tails(.logs))]
+    #[error("{what}{}\n  `flatnet up` tries again, `flatnet down` clears the cluster away", tails(.logs))]
     NotReady {
         /// What, and how it stands.
         what: String,
