@@ -11,7 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{DynamicObject, NamespaceResourceScope};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -234,14 +234,6 @@ impl Cluster {
                 )
             }
         }
-    }
-
-    /// Applies manifests.
-    pub async fn apply(&self, text: &str) {
-        let objects: Vec<DynamicObject> = api::manifest::parse("test", text).unwrap();
-        api::manifest::apply(&self.client, "test", &objects, |_| {})
-            .await
-            .unwrap();
     }
 }
 

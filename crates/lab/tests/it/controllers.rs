@@ -422,3 +422,35 @@ async fn nodes_get_their_ranges_and_the_wrong_configuration_changes_nothing() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn controllers_that_start_again_go_on_where_they_were() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("node1", json!({})).await;
+    cluster
+        .create::<ReplicaSet>("default", replica_set("web", 3))
+        .await;
+    cluster
+        .until("three ready", "default", |pods: &[Pod]| {
+            (ready(pods) == 3).then_some(())
+        })
+        .await;
+    cluster.stop_tasks();
+    let mut names: Vec<String> = cluster
+        .list::<Pod>("default")
+        .await
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    let gone = names.remove(0);
+    cluster.delete::<Pod>("default", &gone).await;
+    cluster.run_controllers();
+    cluster.revive("node1").await;
+    cluster
+        .until("one replaced, two kept", "default", |pods: &[Pod]| {
+            let there = |name: &String| pods.iter().any(|pod| pod.name_any() == *name);
+            (pods.len() == 3 && ready(pods) == 3 && names.iter().all(there) && !there(&gone))
+                .then_some(())
+        })
+        .await;
+}
