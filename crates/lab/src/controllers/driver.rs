@@ -96,6 +96,7 @@ pub struct Driver {
 impl Driver {
     /// A driver for `controllers`. Must be called inside a tokio runtime.
     pub fn new(client: &Client, controllers: Vec<Box<dyn Controller>>) -> Self {
+        // Neither can grow beyond what is being executed: at most `width` plans a controller.
         let (tell, learned) = mpsc::unbounded_channel();
         let (report_done, done) = mpsc::unbounded_channel();
         let executors = controllers
