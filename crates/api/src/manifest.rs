@@ -112,7 +112,7 @@ pub async fn apply(
     mut report: impl FnMut(&Applied),
 ) -> Result<(), Error> {
     let mut kinds = BTreeMap::new();
-    let params = PatchParams::apply(manager).force();
+    let params = PatchParams::apply(manager).force().validation_strict();
     for object in objects {
         let (resource, capabilities) = kind_of(client, object, &mut kinds).await?;
         let name = object.name_any();

@@ -39,6 +39,14 @@ fn a_cluster_comes_is_changed_is_hurt_and_goes() {
         "{text}"
     );
 
+    // So is a manifest with a wrong field, by its path.
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("pod.yaml");
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [{name: a, porst: []}]}}";
+    std::fs::write(&manifest, pod).unwrap();
+    let (_, text) = cluster.fails(&["up", "-f", manifest.to_str().unwrap()]);
+    assert!(text.contains("spec.containers[0].porst"), "{text}");
+
     // The fabric changes on the live cluster.
     cluster.run(&["up", "--fabric", "host-gw"]);
     assert_eq!(cluster.json(&["status"])["fabric"], "host-gw");
