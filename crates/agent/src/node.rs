@@ -25,6 +25,8 @@ use crate::{Published, Snapshot, Update, conflist};
 const GATHER: Duration = Duration::from_millis(10);
 /// What another program did is answered after this time: its next changes come right behind.
 const SETTLE: Duration = Duration::from_millis(100);
+/// A problem that lasts this long becomes an Event: a new node has no range for a moment.
+const LASTING: Duration = Duration::from_secs(3);
 /// With more to look at than this, everything is.
 const MOST_NOTICED: usize = 256;
 /// How often the node is compared with the plan although nothing is known to have changed.
@@ -55,6 +57,8 @@ pub(crate) struct Node {
     bad: BTreeMap<String, String>,
     settings: Option<Settings>,
     problems: Vec<String>,
+    /// This node's problems, since when, and whether an Event tells of them.
+    lasting: BTreeMap<String, (Instant, bool)>,
 }
 
 /// What is to be done, and when.
@@ -114,6 +118,7 @@ impl Node {
             bad: BTreeMap::new(),
             settings: None,
             problems: Vec::new(),
+            lasting: BTreeMap::new(),
         })
     }
 
@@ -246,6 +251,8 @@ impl Node {
                 std::time::Instant::now(),
             );
             again = report.again;
+            let lasting = self.tell_lasting(&report);
+            again = [again, lasting].into_iter().flatten().min();
             cause = cause.or(self.report(&report, &mut problems));
             if let Some(mtu) = report.mtu.filter(|_| !node.pod_cidrs.is_empty()) {
                 let settings = Settings {
@@ -283,16 +290,13 @@ impl Node {
         again
     }
 
-    /// Collects what the fabric reports; new problems of this node become Events.
+    /// Collects what the fabric reports.
     /// The first that concerns this node's own network is returned.
     fn report(&self, report: &Report, problems: &mut Vec<String>) -> Option<String> {
         let mut cause = report.errors.first().map(ToString::to_string);
         for problem in &report.problems {
             let text = problem.to_string();
             if problem.node == self.name {
-                if !self.problems.contains(&text) {
-                    self.publisher.node_event("NetworkProblem", &text);
-                }
                 cause.get_or_insert(text.clone());
             }
             problems.push(text);
@@ -302,6 +306,35 @@ impl Node {
             info!(changes = report.changes, "fabric");
         }
         cause
+    }
+
+    /// Makes Events of this node's problems that last; when the next one will have lasted.
+    fn tell_lasting(&mut self, report: &Report) -> Option<Duration> {
+        let own = report
+            .problems
+            .iter()
+            .filter(|problem| problem.node == self.name);
+        let now: BTreeSet<String> = own.map(ToString::to_string).collect();
+        self.lasting.retain(|text, _| now.contains(text));
+        let mut next = None;
+        for text in now {
+            let (since, told) = self
+                .lasting
+                .entry(text.clone())
+                .or_insert((Instant::now(), false));
+            let age = since.elapsed();
+            if *told {
+                continue;
+            }
+            if age >= LASTING {
+                *told = true;
+                self.publisher.node_event("NetworkProblem", &text);
+            } else {
+                let left = LASTING.saturating_sub(age);
+                next = Some(next.map_or(left, |earlier: Duration| earlier.min(left)));
+            }
+        }
+        next
     }
 
     /// Gives the pods' side its settings, and the runtime its configuration once they hold.

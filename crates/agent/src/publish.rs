@@ -130,15 +130,22 @@ impl Publisher {
 
 async fn write(client: kube::Client, node: String, mut heard: watch::Receiver<Said>) {
     let mut backoff = api::Backoff::reconnect();
+    let mut failures = 0;
     loop {
         let said = heard.borrow_and_update().clone();
         let wait = match write_once(&client, &node, &said).await {
             Ok(()) => {
                 backoff.reset();
+                failures = 0;
                 AGAIN
             }
             Err(error) => {
-                tracing::warn!(%error, "the node's state is not written");
+                // A connection that lay idle may be closed by the time it is used: that is
+                // no news, the next try has a new one.
+                failures += 1;
+                if failures > 1 {
+                    tracing::warn!(%error, "the node's state is not written");
+                }
                 backoff.wait()
             }
         };

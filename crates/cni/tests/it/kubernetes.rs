@@ -148,6 +148,11 @@ async fn the_agent_lives_with_and_without_its_api_server() {
     })
     .await;
     let api: Api<ApiNode> = Api::all(server.client.clone());
+    until("the VXLAN end is published", &node, || async {
+        let annotations = api.get("node1").await.unwrap().metadata.annotations;
+        annotations.is_some_and(|all| all.contains_key("flannel.alpha.coreos.com/backend-data"))
+    })
+    .await;
     let annotations = api
         .get("node1")
         .await
