@@ -183,8 +183,7 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_named_and_the_server_goes_on() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: needs root");
+    if !testing::root("a_full_disk_is_named_and_the_server_goes_on") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,6 @@
 //! The specification's own runtime, `cnitool`, against the plugin.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use linux::run_in;
@@ -9,24 +8,13 @@ use serde_json::Value;
 
 use super::lab::{Node, Pod, can_run};
 
-/// On the PATH, or where `make setup` puts tools.
-fn cnitool() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin");
-    std::env::split_paths(&path)
-        .chain([tools])
-        .map(|folder| folder.join("cnitool"))
-        .find(|file| file.exists())
-}
-
 #[test]
 fn the_specifications_own_runtime_is_served() {
     let test = "the_specifications_own_runtime_is_served";
     if !can_run(test) {
         return;
     }
-    let Some(tool) = cnitool() else {
-        println!("skipped: {test}: no cnitool on the PATH or in .tools/bin");
+    let Some(tool) = testing::program(test, "cnitool") else {
         return;
     };
     let node = Node::start(&["10.244.1.0/24"]);

@@ -17,14 +17,7 @@ use tempfile::TempDir;
 use super::agent;
 
 /// False, with a line that says so, where the test cannot be run.
-pub fn can_run(test: &str) -> bool {
-    let root = std::fs::metadata("/proc/self")
-        .is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
-    if !root {
-        println!("skipped: {test}: needs root");
-    }
-    root
-}
+pub use testing::root as can_run;
 
 /// A node's namespace, with an agent in it or without.
 pub struct Node {

@@ -12,9 +12,9 @@ fn the_release_binary_stays_small() {
         .unwrap()
         .join("release/flatnet-cni");
     let Ok(metadata) = std::fs::metadata(&release) else {
-        println!(
-            "skipped: the_release_binary_stays_small: no release build at {}",
-            release.display()
+        testing::skip(
+            "the_release_binary_stays_small",
+            &format!("no release build at {}", release.display()),
         );
         return;
     };

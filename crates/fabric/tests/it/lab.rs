@@ -293,11 +293,4 @@ fn lab_node(underlay: &mut Station, at: usize, node: Node, mtu: u32) -> LabNode 
     }
 }
 
-/// False, and said by name, where the caller is not root.
-pub fn root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("{test}: skipped: needs root");
-    }
-    root
-}
+pub use testing::root;

@@ -12,14 +12,7 @@ use serde_json::Value;
 /// The program under test.
 pub const FLATNET: &str = env!("CARGO_BIN_EXE_flatnet");
 
-/// True where the test can make namespaces; says so by name where it cannot.
-pub fn root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: {test}: needs root");
-    }
-    root
-}
+pub use testing::root;
 
 /// A cluster of its own for one test.
 pub struct Cluster {

@@ -34,11 +34,4 @@ static AS_FLATNET: extern "C" fn() = {
     as_flatnet
 };
 
-/// True for root; otherwise says that the test is skipped.
-fn is_root(test: &str) -> bool {
-    let root = nix::unistd::Uid::effective().is_root();
-    if !root {
-        eprintln!("{test}: skipped: needs root");
-    }
-    root
-}
+use testing::root as is_root;

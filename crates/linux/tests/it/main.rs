@@ -11,14 +11,7 @@ mod tc;
 
 use linux::{NetNs, Netlink};
 
-/// False, and said by name, where the caller is not root.
-pub(crate) fn root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("{test}: skipped: needs root");
-    }
-    root
-}
+pub(crate) use testing::root;
 
 /// A namespace that ends with its handle, and a handle to its network.
 pub(crate) fn namespace() -> (NetNs, Netlink) {

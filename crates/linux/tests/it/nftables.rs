@@ -192,7 +192,7 @@ fn listed(netns: &NetNs) -> Option<String> {
     match output {
         Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
         Err(_) => {
-            println!("nft list: skipped: needs the nft program");
+            testing::skip("nft list", "needs the nft program; make setup installs it");
             None
         }
     }

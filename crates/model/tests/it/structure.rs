@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Every crate with its floor: a crate uses crates of lower floors only.
 const FLOORS: &[(u8, &[&str])] = &[
-    (1, &["model", "nft"]),
+    (1, &["model", "nft", "testing"]),
     (2, &["linux", "objects", "api"]),
     (3, &["pods", "fabric", "certs"]),
     (4, &["agent", "controller", "trace"]),
