@@ -421,6 +421,8 @@ fn machines() -> Vec<Object> {
                     &["namespaces", "namespaces/finalize", "namespaces/status"],
                     &["delete", "patch", "update"],
                 ),
+                // Tokens of service accounts are filled in and go with their account.
+                rule(&[""], &["secrets"], &["delete", "patch"]),
                 rule(
                     &[""],
                     &[

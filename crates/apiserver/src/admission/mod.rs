@@ -1,5 +1,6 @@
 //! What the server adds to or refuses in objects on their way in.
 
+mod accounts;
 pub mod crds;
 mod escalation;
 mod pods;
@@ -108,6 +109,7 @@ pub fn create(
         }
         ("", "services") => return Ok(services::admit(ctx, kind, None, object)?),
         ("", "pods") => pods::admit(&ctx.store, object)?,
+        ("", "secrets") => accounts::fill(ctx, object)?,
         ("networking.k8s.io", "ingresses") => default_ingress_class(ctx, object),
         ("apiextensions.k8s.io", "customresourcedefinitions") => crds::admit(ctx, None, object)?,
         ("rbac.authorization.k8s.io", _) => escalation::check(ctx, kind, object, options)?,
@@ -129,6 +131,7 @@ pub fn update(
         ("", "services") if options.subresource.is_empty() => {
             return Ok(services::admit(ctx, kind, Some(old), new)?);
         }
+        ("", "secrets") => accounts::fill(ctx, new)?,
         ("", "pods") => {
             // What the kubelet writes never changes the class a pod was given.
             if let Some(class) = old["status"]["qosClass"].as_str() {

@@ -188,6 +188,62 @@ async fn a_service_accounts_token_authenticates_until_its_pod_is_gone() {
     assert_eq!(code, 422);
 }
 
+/// A Secret that asks for a token of `account`.
+fn token_secret(name: &str, account: &str) -> serde_json::Value {
+    json!({"metadata": {"name": name, "annotations":
+            {"kubernetes.io/service-account.name": account}},
+        "type": "kubernetes.io/service-account-token"})
+}
+
+#[tokio::test]
+async fn a_secret_of_a_service_account_holds_its_token_while_both_are_there() {
+    let server = Server::start().await;
+    let (accounts, secrets) = (
+        "/api/v1/namespaces/default/serviceaccounts",
+        "/api/v1/namespaces/default/secrets",
+    );
+    let (_, account) = server
+        .post(accounts, &json!({"metadata": {"name": "robot"}}))
+        .await;
+    let (code, made) = server.post(secrets, &token_secret("one", "robot")).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/service-account.uid"],
+        account["metadata"]["uid"]
+    );
+    let text = |secret: &serde_json::Value, field: &str| {
+        let data = secret["data"][field].as_str().unwrap();
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data);
+        String::from_utf8(bytes.unwrap()).unwrap()
+    };
+    assert_eq!(text(&made, "namespace"), "default");
+    assert!(text(&made, "ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
+    let client = client_from(&with_token(&server, Some(&text(&made, "token")))).await;
+    let (code, answer) = get(&client, secrets).await;
+    assert_eq!(code, 403);
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("system:serviceaccount:default:robot"),
+        "{message}"
+    );
+    // Written again without its data it is filled again.
+    let (code, _) = server
+        .put(&format!("{secrets}/one"), &token_secret("one", "robot"))
+        .await;
+    assert_eq!(code, 200);
+    let (_, again) = server.get(&format!("{secrets}/one")).await;
+    assert!(!text(&again, "token").is_empty());
+    server.delete(&format!("{secrets}/one"), &json!({})).await;
+    assert_eq!(get(&client, secrets).await.0, 401);
+    // Neither an account that is not there nor another one of its name gives a token.
+    let (_, early) = server.post(secrets, &token_secret("early", "nobody")).await;
+    assert!(early["data"].is_null(), "{early}");
+    let mut other = token_secret("other", "robot");
+    other["metadata"]["annotations"]["kubernetes.io/service-account.uid"] = json!("another");
+    let (_, other) = server.post(secrets, &other).await;
+    assert!(other["data"].is_null(), "{other}");
+}
+
 #[tokio::test]
 async fn the_identities_of_flatnet_have_what_they_need_and_no_more() {
     let server = Server::start().await;

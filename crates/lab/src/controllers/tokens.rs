@@ -1,8 +1,10 @@
-//! Secrets of type `kubernetes.io/service-account-token` are removed with their account.
-//! Their tokens are filled in by the API server, which alone can sign them.
+//! Secrets of type `kubernetes.io/service-account-token`. The API server, which alone can
+//! sign tokens, fills them in as they are written; here one that came before its account
+//! is written once more when the account is there, and one whose account went is removed.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use serde_json::json;
 
 use super::action::{Action, Plan};
 use super::driver::Controller;
@@ -45,20 +47,23 @@ impl Controller for Tokens {
         let Some(secret) = world.secrets.at(key) else {
             return plan;
         };
-        // One without a UID was never filled: its account may still be on its way.
-        let (Some(name), Some(uid)) = (
-            secret.annotations().get(NAME),
-            secret.annotations().get(UID),
-        ) else {
+        let Some(name) = secret.annotations().get(NAME) else {
             return plan;
         };
         let account = world.service_accounts.get(&key.namespace, name);
-        if account.is_none_or(|account| account.metadata.uid.as_ref() != Some(uid)) {
-            plan.push(Action::delete(
+        let account = account.and_then(|account| account.metadata.uid.as_ref());
+        let own = secret.uid().unwrap_or_default();
+        match (secret.annotations().get(UID), account) {
+            // Never filled, as its account was still on its way.
+            (None, Some(uid)) => plan.push(Action::patch(
                 Kind::Secret,
                 key,
-                &secret.uid().unwrap_or_default(),
-            ));
+                json!({"metadata": {"uid": own, "annotations": {UID: uid}}}),
+            )),
+            (Some(uid), account) if account != Some(uid) => {
+                plan.push(Action::delete(Kind::Secret, key, &own));
+            }
+            _ => {}
         }
         plan
     }

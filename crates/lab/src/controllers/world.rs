@@ -60,6 +60,12 @@ impl Slim for Pod {
     }
 }
 
+impl Slim for Secret {
+    fn slim(&mut self) {
+        self.data = None;
+    }
+}
+
 fn slim_container(container: &mut Container) {
     *container = Container {
         name: std::mem::take(&mut container.name),
@@ -184,7 +190,7 @@ macro_rules! plain {
 
 plain! {
     Namespace Lease ReplicaSet Deployment StatefulSet DaemonSet ControllerRevision Service
-    Endpoints EndpointSlice ServiceAccount ConfigMap Secret PodDisruptionBudget
+    Endpoints EndpointSlice ServiceAccount ConfigMap PodDisruptionBudget
 }
 
 fn slim<K: Resource + Slim>(object: &mut K) {

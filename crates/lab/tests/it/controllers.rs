@@ -3,7 +3,9 @@
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Node, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -76,6 +78,36 @@ async fn a_namespace_gets_its_account() {
                 .iter()
                 .any(|account| account.name_any() == "default")
                 .then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_token_comes_and_goes_with_its_account() {
+    let cluster = Cluster::start().await;
+    // The Secret first, as an alphabetical folder of manifests has it.
+    cluster
+        .create::<Secret>(
+            "default",
+            json!({"metadata": {"name": "robot-token", "annotations":
+                    {"kubernetes.io/service-account.name": "robot"}},
+                "type": "kubernetes.io/service-account-token"}),
+        )
+        .await;
+    cluster
+        .create::<ServiceAccount>("default", json!({"metadata": {"name": "robot"}}))
+        .await;
+    let fields = cluster
+        .until("filled", "default", |secrets: &[Secret]| {
+            let data = secrets.first()?.data.as_ref()?;
+            Some(data.keys().cloned().collect::<Vec<_>>())
+        })
+        .await;
+    assert_eq!(fields, ["ca.crt", "namespace", "token"]);
+    cluster.delete::<ServiceAccount>("default", "robot").await;
+    cluster
+        .until("gone", "default", |secrets: &[Secret]| {
+            secrets.is_empty().then_some(())
         })
         .await;
 }
