@@ -110,7 +110,8 @@ pub fn versioned<'a>(kind: &Kind, entry: &'a Entry) -> Cow<'a, [u8]> {
     if as_stored(kind) {
         return Cow::Borrowed(&entry.data);
     }
-    Cow::Owned(text(&object(kind, entry), false))
+    // Without a line's end: each event of a watch is one line.
+    Cow::Owned(serde_json::to_vec(&object(kind, entry)).unwrap_or_default())
 }
 
 /// The stored object at the version that was asked for.

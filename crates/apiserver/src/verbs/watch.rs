@@ -11,12 +11,13 @@ use serde_json::json;
 use tokio::time::{Instant, Interval};
 
 use super::read::{Selection, gone};
-use super::{Call, Reply};
+use super::{Call, Reply, meta};
 use crate::accept::Form;
+use crate::admission::crds;
 use crate::context::Ctx;
 use crate::output::{self, Include};
 use crate::registry;
-use crate::store::{Entry, Event};
+use crate::store::{Entry, Event, Store};
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_secs(60);
@@ -70,8 +71,39 @@ fn start(call: &Call) -> Result<Start, Status> {
     })
 }
 
+/// The CustomResourceDefinition that a custom kind stands on: a watch ends with it.
+struct Definition {
+    key: String,
+    uid: String,
+    changed: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Definition {
+    fn of(kind: &Kind, store: &Store) -> Option<Self> {
+        kind.custom.as_ref()?;
+        let topic = crds::PREFIX.trim_end_matches('/');
+        // Subscribed first: no change between the two goes unseen.
+        let changed = store.subscribe(topic);
+        let key = format!("{}/{}.{}", crds::PREFIX, kind.plural, kind.group);
+        let uid = uid_of(store, &key);
+        Some(Self { key, uid, changed })
+    }
+
+    /// True where it is gone, or another one of its name is there.
+    fn is_gone(&mut self, store: &Store) -> bool {
+        self.changed.mark_unchanged();
+        self.uid.is_empty() || uid_of(store, &self.key) != self.uid
+    }
+}
+
+fn uid_of(store: &Store, key: &str) -> String {
+    let entry = store.get(key);
+    entry.map_or_else(String::new, |e| meta::get(e.slim(), "uid").to_owned())
+}
+
 struct Watcher {
     ctx: Ctx,
+    definition: Option<Definition>,
     kind: Arc<Kind>,
     selection: Selection,
     form: Form,
@@ -120,6 +152,7 @@ pub fn watch(call: &Call) -> Reply {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let watcher = Watcher {
         ctx: call.ctx.clone(),
+        definition: Definition::of(&call.kind, store),
         kind: call.kind.clone(),
         selection,
         form: call.form,
@@ -153,7 +186,14 @@ impl Watcher {
         self.first(&mut out);
         while out.is_empty() {
             self.changed.mark_unchanged();
+            let definition = self.definition.as_mut();
+            let gone = definition.is_some_and(|d| d.is_gone(&self.ctx.store));
+            // Its objects went before it: their ends are told first.
             self.drain(&mut out);
+            if gone {
+                self.ended = true;
+                return (!out.is_empty()).then(|| out.into());
+            }
             if !out.is_empty() {
                 break;
             }
@@ -163,7 +203,14 @@ impl Watcher {
                     None => std::future::pending().await,
                 }
             };
+            let redefined = async {
+                match &mut self.definition {
+                    Some(definition) => definition.changed.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                changed = redefined => if changed.is_err() { return None },
                 changed = self.changed.changed() => if changed.is_err() { return None },
                 _ = tick => {
                     // Other resources have moved on: the bookmark says so.

@@ -23,7 +23,11 @@ struct Lines {
 
 impl Lines {
     async fn open(server: &Server, query: &str, accept: &str) -> Self {
-        let request = Request::get(format!("{MAPS}?watch=true&{query}"))
+        Self::of(server, MAPS, query, accept).await
+    }
+
+    async fn of(server: &Server, path: &str, query: &str, accept: &str) -> Self {
+        let request = Request::get(format!("{path}?watch=true&{query}"))
             .header("accept", accept)
             .body(Body::empty())
             .unwrap();
@@ -254,4 +258,41 @@ async fn the_watcher_of_kube_follows_both_ways() {
         }
         assert!(seen.contains(&"before".to_owned()), "{seen:?}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_of_custom_objects_ends_with_their_definition() {
+    let server = Server::start().await;
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"metadata": {"name": "gears.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "gears", "kind": "Gear"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let (code, made) = server.post(definitions, &definition).await;
+    assert_eq!(code, 201, "{made}");
+    let gears = "/apis/example.com/v1/namespaces/default/gears";
+    server
+        .post(gears, &json!({"metadata": {"name": "g"}}))
+        .await;
+    let mut watch = Lines::of(&server, gears, "", "application/json").await;
+    watch.expect("ADDED", "g").await;
+    // Any other change of the definition is no reason to end.
+    let one = format!("{definitions}/gears.example.com");
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    let merge = "application/merge-patch+json";
+    assert_eq!(server.patch(&one, merge, &labels).await.0, 200);
+    server
+        .post(gears, &json!({"metadata": {"name": "h"}}))
+        .await;
+    watch.expect("ADDED", "h").await;
+    server.delete(&one, &json!({})).await;
+    let mut gone = Vec::new();
+    while let Some(event) = watch.next().await {
+        if event["type"] == "DELETED" {
+            gone.push(event["object"]["metadata"]["name"].clone());
+        }
+    }
+    gone.sort_by_key(|name| name.to_string());
+    assert_eq!(gone, ["g", "h"]);
 }
