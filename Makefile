@@ -22,6 +22,7 @@ down: ## end the cluster, leaving nothing
 
 test: setup ## run the whole test suite (root: it makes network namespaces)
 	cargo build --locked -p flatnet -p cni
+	cargo build --locked --release -p cni
 	cargo test --workspace --locked --no-fail-fast
 
 lint: ## formatting and clippy, warnings denied
