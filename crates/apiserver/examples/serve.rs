@@ -10,7 +10,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = arguments.next().map_or(Ok(0), |p| p.parse())?;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let url = format!("https://{}", listener.local_addr()?);
-    let pki = apiserver::pki::Pki::open(&dir)?;
+    let pki = certs::Pki::open(&dir)?;
     let admin = pki.kubeconfig("flatnet", &url, "kubernetes-admin", Some("system:masters"))?;
     std::fs::write(dir.join("kubeconfig"), admin)?;
     let server = apiserver::Server::start(apiserver::Options {

@@ -17,10 +17,10 @@ use tokio_rustls::TlsConnector;
 use crate::Connect;
 use crate::context::Ctx;
 use crate::output::Answer;
-use crate::pki::{Pair, PkiError};
 use crate::request::{Info, Query};
 use crate::server;
 use crate::verbs::Reply;
+use certs::{Pair, PkiError};
 
 /// The most that is read of a kubelet's refusal.
 const REFUSAL: usize = 4 << 10;

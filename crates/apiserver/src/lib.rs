@@ -2,7 +2,7 @@
 //!
 //! [`Server::start`] serves the API on listeners the caller has bound, from a folder that
 //! holds everything: `state.redb` (the objects) and `pki/` (the authority `ca.crt`/`ca.key`
-//! and the token key `sa.crt`/`sa.key`). [`pki::Pki::open`] on the same folder issues client
+//! and the token key `sa.crt`/`sa.key`). [`certs::Pki::open`] on the same folder issues client
 //! certificates and kubeconfig texts, before or while the server runs.
 //!
 //! What objects mean is the crate `objects`; here are storage, protocol and state.
@@ -38,7 +38,6 @@ mod namespaces;
 mod nodes;
 mod openapi;
 mod output;
-pub mod pki;
 mod protobuf;
 mod rbac;
 mod registry;
@@ -98,7 +97,7 @@ pub struct Options {
 pub enum StartError {
     /// Certificates.
     #[error(transparent)]
-    Pki(#[from] pki::PkiError),
+    Pki(#[from] certs::PkiError),
     /// The data folder or the store in it.
     #[error("opening the store in {path}: {cause}")]
     Store {
@@ -138,7 +137,7 @@ const IN_FLIGHT: usize = 400;
 impl Server {
     /// Opens the store, creates what every cluster has, and serves. Ready when it returns.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let pki = pki::Pki::open(&options.data_dir)?;
+        let pki = certs::Pki::open(&options.data_dir)?;
         let store = store::Store::open(&options.data_dir).map_err(|e| StartError::Store {
             path: options.data_dir.clone(),
             cause: e.to_string(),
@@ -166,13 +165,13 @@ impl Server {
         let pair = pki
             .authority
             .server("kube-apiserver", Some("system:masters"), &NAMES, &addresses)
-            .map_err(pki::PkiError::from)?;
+            .map_err(certs::PkiError::from)?;
         let ca = pki.authority.certificate().to_owned();
         let tls = server::tls(&pair, &ca)?;
         let client = pki
             .authority
             .client("kube-apiserver-kubelet-client", Some("system:masters"))
-            .map_err(pki::PkiError::from)?;
+            .map_err(certs::PkiError::from)?;
         let ctx = Arc::new(Context {
             tokens: token::Tokens::new(&pki.token_key()?)?,
             rbac: rbac::Cache::new(&store),

@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::auth;
 use crate::context::Ctx;
-use crate::pki::{Pair, PkiError};
 use crate::route;
+use certs::{Pair, PkiError};
 
 /// A handshake must be done after this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);

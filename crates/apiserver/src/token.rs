@@ -8,8 +8,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::User;
-use crate::pki::{Pair, PkiError};
 use crate::store::Store;
+use certs::{Pair, PkiError};
 
 /// `iss` of every token, and the audience of this server.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

@@ -1,7 +1,9 @@
 //! Certificates: the cluster's own authority and what it signs.
 //!
-//! Keys are ECDSA P-256. Values in, PEM out; who calls decides where files go and with
-//! which permissions.
+//! Keys are ECDSA P-256. [`Authority`] takes values and gives PEM; [`Pki`] keeps an authority in
+//! a folder that only its owner reads.
+
+mod pki;
 
 use std::net::IpAddr;
 
@@ -9,6 +11,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+
+pub use pki::{Pki, PkiError, write_private};
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone)]

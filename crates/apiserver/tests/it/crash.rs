@@ -188,10 +188,7 @@ async fn a_full_disk_is_named_and_the_server_goes_on() {
     }
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("state")).unwrap();
-    apiserver::pki::Pki::open(dir.path())
-        .unwrap()
-        .token_key()
-        .unwrap();
+    certs::Pki::open(dir.path()).unwrap().token_key().unwrap();
     let process = in_own_mounts(|| Process::start(dir.path(), true));
     let client = server::client(dir.path(), &process.url, "admin", Some("system:masters")).await;
     let mut stored = Vec::new();

@@ -50,9 +50,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
 
 /// A kubelet that only believes in the cluster's authority; its port.
 async fn kubelet(server: &Server) -> u16 {
-    let authority = apiserver::pki::Pki::open(server.dir.path())
-        .unwrap()
-        .authority;
+    let authority = certs::Pki::open(server.dir.path()).unwrap().authority;
     let pair = authority
         .server("kubelet", None, &["node1"], &["127.0.0.1".parse().unwrap()])
         .unwrap();
@@ -160,7 +158,7 @@ async fn only_who_may_create_exec_reaches_the_kubelet() {
 async fn after_an_upgrade_bytes_pass_both_ways() {
     let server = with_pod().await;
     // kube's own client has no upgrade to a protocol of no name, so TLS by hand.
-    let pki = apiserver::pki::Pki::open(server.dir.path()).unwrap();
+    let pki = certs::Pki::open(server.dir.path()).unwrap();
     let admin = pki
         .authority
         .client("admin", Some("system:masters"))

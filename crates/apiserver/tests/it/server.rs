@@ -127,7 +127,7 @@ impl Server {
 }
 
 pub fn kubeconfig(dir: &Path, url: &str, user: &str, group: Option<&str>) -> String {
-    apiserver::pki::Pki::open(dir)
+    certs::Pki::open(dir)
         .unwrap()
         .kubeconfig("test", url, user, group)
         .unwrap()

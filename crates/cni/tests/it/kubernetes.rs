@@ -52,7 +52,7 @@ async fn serve(node: &Node, dir: &Path, inside: &str) -> Server {
 }
 
 fn kubeconfig(dir: &Path, url: &str, user: &str, group: &str) -> String {
-    apiserver::pki::Pki::open(dir)
+    certs::Pki::open(dir)
         .unwrap()
         .kubeconfig("test", url, user, Some(group))
         .unwrap()

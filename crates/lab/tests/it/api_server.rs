@@ -63,7 +63,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        let pki = apiserver::pki::Pki::open(dir.path()).unwrap();
+        let pki = certs::Pki::open(dir.path()).unwrap();
         let kubeconfig = |user: &str, group: &str| {
             let url = format!("https://127.0.0.1:{port}");
             let text = pki.kubeconfig("test", &url, user, Some(group)).unwrap();

@@ -368,7 +368,7 @@ fn connect_in(netns: Arc<NetNs>) -> apiserver::Connect {
 
 /// Writes `USER.kubeconfig`.
 fn identity(dir: &Path, user: &str, group: &str, port: u16) -> PathBuf {
-    let pki = apiserver::pki::Pki::open(&dir.join("api")).unwrap();
+    let pki = certs::Pki::open(&dir.join("api")).unwrap();
     let url = format!("https://127.0.0.1:{port}");
     let text = pki.kubeconfig("test", &url, user, Some(group)).unwrap();
     let path = dir.join(format!("{user}.kubeconfig"));

@@ -1,11 +1,11 @@
-//! The cluster's certificate authority, the certificates it issues and kubeconfig files.
+//! The authority and keys of one cluster as files, and the kubeconfigs they sign.
 
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-pub use certs::Pair;
+use crate::{Authority, Pair};
 
 /// Why a certificate could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +28,8 @@ pub enum PkiError {
     },
 }
 
-impl From<certs::Error> for PkiError {
-    fn from(error: certs::Error) -> Self {
+impl From<crate::Error> for PkiError {
+    fn from(error: crate::Error) -> Self {
         bad("certificate", error)
     }
 }
@@ -45,19 +45,15 @@ fn bad(what: &str, cause: impl std::fmt::Display) -> PkiError {
 pub struct Pki {
     dir: PathBuf,
     /// Signs.
-    pub authority: certs::Authority,
+    pub authority: Authority,
 }
 
 impl Pki {
     /// Reads the authority in `DATA/pki` (`ca.crt`, `ca.key`), or makes one there.
     pub fn open(data_dir: &Path) -> Result<Self, PkiError> {
         let dir = data_dir.join("pki");
-        fs::create_dir_all(&dir).map_err(|source| PkiError::File {
-            path: dir.clone(),
-            source,
-        })?;
-        let pair = kept(&dir, "ca", || Ok(certs::Authority::create("kubernetes")?))?;
-        let authority = certs::Authority::load(&pair)?;
+        let pair = kept(&dir, "ca", || Ok(Authority::create("kubernetes")?))?;
+        let authority = Authority::load(&pair)?;
         Ok(Self { dir, authority })
     }
 
@@ -131,12 +127,15 @@ fn kept(
 }
 
 /// Writes a file only its owner can read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let failed = |source| PkiError::File {
         path: path.to_owned(),
         source,
     };
-    let temporary = path.with_extension("tmp");
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let temporary = path.with_added_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
