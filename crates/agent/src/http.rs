@@ -1,7 +1,7 @@
 //! Health and metrics over HTTP.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::Published;
 use crate::metrics::Metrics;
+use crate::{Published, Snapshot};
 
 const CONNECTIONS: usize = 64;
 
@@ -46,7 +46,7 @@ async fn door(health: Health, address: Option<SocketAddr>, door: Door) -> Result
     let Some(address) = address else {
         return std::future::pending().await;
     };
-    let listener = TcpListener::bind(address)
+    let listener = listen(address)
         .await
         .map_err(|error| format!("listen on {address}: {error}"))?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -97,21 +97,64 @@ impl Health {
     }
 
     fn healthz(&self) -> (StatusCode, &'static str, String) {
-        let snapshot = self.published.load();
-        if snapshot.problems.is_empty() && snapshot.synced {
-            (StatusCode::OK, "text/plain", "ok".to_owned())
-        } else if snapshot.synced {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "text/plain",
-                snapshot.problems.join("\n"),
-            )
-        } else {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "text/plain",
-                "waiting for the API server".to_owned(),
-            )
+        match trouble(&self.published.load()) {
+            None => (StatusCode::OK, "text/plain", "ok".to_owned()),
+            Some(cause) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", cause),
+        }
+    }
+}
+
+/// Why this node is not healthy. Another node's bad object does not make it so.
+fn trouble(snapshot: &Snapshot) -> Option<String> {
+    if snapshot.synced {
+        snapshot.cause.clone()
+    } else {
+        Some("waiting for the API server".to_owned())
+    }
+}
+
+/// Listens; where the wildcard of IPv6 is asked for, IPv4 is served by the same socket, and
+/// alone on a kernel without IPv6.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_of_this_node_alone() {
+        let waiting = Snapshot::default();
+        assert_eq!(trouble(&waiting).unwrap(), "waiting for the API server");
+        let of_another = Snapshot {
+            synced: true,
+            problems: vec!["Node node2: no address".into()],
+            ..Snapshot::default()
+        };
+        assert_eq!(trouble(&of_another), None);
+        let own = Snapshot {
+            cause: Some("Node node1: no address".into()),
+            ..of_another
+        };
+        assert_eq!(trouble(&own).unwrap(), "Node node1: no address");
+    }
+
+    #[tokio::test]
+    async fn health_is_told_to_both_families() {
+        let wildcard = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+        let listener = listen(wildcard).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let v4 = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        v4.await.unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            let v6 = tokio::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port));
+            v6.await.unwrap();
         }
     }
 }

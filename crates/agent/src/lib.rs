@@ -46,8 +46,10 @@ pub struct Snapshot {
     pub config: Option<model::Config>,
     /// The fabric as planned, once there is a plan.
     pub fabric: Option<fabric::Plan>,
-    /// What is wrong with the node's network now; empty where nothing is.
+    /// What is wrong now, with other nodes' objects too; empty where nothing is.
     pub problems: Vec<String>,
+    /// The first of them that concerns this node's own network: what its health is told from.
+    pub cause: Option<String>,
     /// Whether the first view of the cluster is complete.
     pub synced: bool,
 }

@@ -57,6 +57,8 @@ pub(crate) struct Node {
     bad: BTreeMap<String, String>,
     settings: Option<Settings>,
     problems: Vec<String>,
+    /// The first that concerns this node's own network.
+    cause: Option<String>,
     /// This node's problems, since when, and whether an Event tells of them.
     lasting: BTreeMap<String, (Instant, bool)>,
 }
@@ -118,6 +120,7 @@ impl Node {
             bad: BTreeMap::new(),
             settings: None,
             problems: Vec::new(),
+            cause: None,
             lasting: BTreeMap::new(),
         })
     }
@@ -229,9 +232,11 @@ impl Node {
     /// Plans and applies everything that follows from what is known; when to do it again.
     async fn converge(&mut self) -> Option<Duration> {
         let mut problems: Vec<String> = self.bad.values().cloned().collect();
-        // What concerns this node's own network, and not only the way to another.
+        // What concerns this node's own network, and not only the way to another. A wrong
+        // configuration does so only where no good one is in force.
         let own = |object: &String| {
-            object.starts_with("ConfigMap ") || *object == format!("Node {}", self.name)
+            (object.starts_with("ConfigMap ") && self.config.is_none())
+                || *object == format!("Node {}", self.name)
         };
         let mut cause = self
             .bad
@@ -276,6 +281,7 @@ impl Node {
                 }),
             });
         }
+        self.cause.clone_from(&cause);
         self.worker.set_readiness(self.readiness(cause)).await;
         if problems != self.problems {
             for problem in problems
@@ -371,6 +377,7 @@ impl Node {
             config: self.config.clone(),
             fabric: self.fabric.plan().cloned(),
             problems: self.problems.clone(),
+            cause: self.cause.clone(),
             synced: self.synced,
         }));
     }

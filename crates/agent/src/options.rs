@@ -1,6 +1,6 @@
 //! What an agent is started with.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
@@ -34,7 +34,7 @@ pub struct Options {
     /// Folder for `10-flatnet.conflist`, written once pods can be attached; none is written
     /// where absent.
     pub cni_conf: Option<PathBuf>,
-    /// Where `/healthz` and `/livez` are answered.
+    /// Where `/healthz` and `/livez` are answered; `[::]` means IPv4 too.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is answered.
     pub metrics: Option<SocketAddr>,
@@ -49,7 +49,7 @@ impl Options {
             socket: PathBuf::from("/run/flatnet/agent.sock"),
             state: PathBuf::from("/var/lib/flatnet"),
             cni_conf: Some(PathBuf::from("/etc/cni/net.d")),
-            healthz: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256)),
+            healthz: Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 10256)),
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249)),
         }
     }
