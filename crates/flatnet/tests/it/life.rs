@@ -54,13 +54,18 @@ fn a_cluster_comes_is_changed_is_hurt_and_goes() {
 
     // The API server dies; what it acknowledged is still there.
     cluster.kube(&["create", "configmap", "kept", "--from-literal=a=1"]);
-    kill_apiserver(&cluster);
+    kill(&cluster, "apiserver");
     cluster.run(&["up"]);
     assert!(
         cluster
             .kube(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"])
             .contains('1')
     );
+
+    // An agent alone dies: its node's kubelet runs on, and up starts what is missing.
+    kill(&cluster, "nodes/node1/agent");
+    cluster.run(&["up"]);
+    a_wrong_configuration_changes_nothing(&cluster);
 
     power_and_cables(&cluster);
     cluster.check_is_green();
@@ -98,9 +103,9 @@ fn machines_own() -> Vec<String> {
     all
 }
 
-fn kill_apiserver(cluster: &Cluster) {
+fn kill(cluster: &Cluster, part: &str) {
     let mount = lab::cluster::cgroup::mount().unwrap();
-    let folder = mount.join(cluster.paths.cgroup()).join("apiserver");
+    let folder = mount.join(cluster.paths.cgroup()).join(part);
     let all = lab::cluster::cgroup::processes(&folder);
     assert_eq!(all.len(), 1, "{all:?}");
     nix::sys::signal::kill(
@@ -108,13 +113,40 @@ fn kill_apiserver(cluster: &Cluster) {
         nix::sys::signal::Signal::SIGKILL,
     )
     .unwrap();
-    eventually("the API server ends", Duration::from_secs(5), || {
+    eventually("the process ends", Duration::from_secs(5), || {
         (!lab::cluster::cgroup::populated(&folder)).then_some(())
     });
 }
 
+/// The last good configuration stays in force, and the nodes stay ready.
+fn a_wrong_configuration_changes_nothing(cluster: &Cluster) {
+    let wrong = r#"{"data":{"config.yaml":"apiVersion: flatnet.io/v1alpha1\nkind: NetworkConfig\nclusterCIDRs: [10.244.0.0/16]\nfabric: {mode: vxlna}\n"}}"#;
+    let map = ["-n", "kube-system", "patch", "configmap", "flatnet"];
+    cluster.kube(&[&map[..], &["--type", "merge", "-p", wrong]].concat());
+    let events = ["-n", "kube-system", "get", "events", "-o"];
+    eventually("the agents say so", Duration::from_secs(10), || {
+        cluster
+            .kube(&[&events[..], &["jsonpath={.items[*].message}"]].concat())
+            .contains("vxlna")
+            .then_some(())
+    });
+    let health = [
+        "client",
+        "--",
+        "curl",
+        "-s",
+        "http://10.0.1.10:10256/healthz",
+    ];
+    assert_eq!(cluster.run(&health), "ok");
+    cluster.check_is_green();
+    assert!(ready(cluster).iter().all(|(_, ready)| *ready));
+    cluster.run(&["up", "--fabric", "host-gw"]);
+}
+
 fn power_and_cables(cluster: &Cluster) {
     cluster.run(&["node", "stop", "node2"]);
+    let (_, text) = cluster.fails(&["node", "cut", "node2"]);
+    assert!(text.contains("flatnet node start node2"), "{text}");
     let list = cluster.json(&["node", "list"]);
     assert_eq!(list[1]["kubelet"], false, "{list}");
     cluster.run(&["node", "start", "node2"]);

@@ -55,10 +55,17 @@ impl ClusterSpec {
         }
         if let Some(mtu) = self.fabric.mtu {
             let least = if self.has_v6() { 1280 } else { 576 };
-            if !(least..=1500).contains(&mtu) {
+            // What VXLAN puts around a packet, as the agents reckon it.
+            let (around, why) = match self.fabric.mode {
+                FabricMode::HostGw => (0, ""),
+                _ if self.has_v6() => (70, " less 70 bytes of VXLAN over IPv6"),
+                _ => (50, " less 50 bytes of VXLAN"),
+            };
+            let most = 1500 - around;
+            if !(least..=most).contains(&mtu) {
                 return wrong(
                     "--mtu",
-                    format!("{mtu} is not between {least} and the underlay's 1500"),
+                    format!("{mtu} is not between {least} and {most}, the underlay's 1500{why}"),
                 );
             }
         }

@@ -36,6 +36,9 @@ pub enum Error {
         /// The nodes there are.
         nodes: Vec<String>,
     },
+    /// A node that is stopped has no cable.
+    #[error("{0} is off; start it with: flatnet node start {0}")]
+    Off(String),
     /// A file or folder.
     #[error("{what} {}: {source}", path.display())]
     File {

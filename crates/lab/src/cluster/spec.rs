@@ -114,6 +114,9 @@ impl Request {
     /// A new cluster; `free_port` is taken where no port was asked for.
     pub fn create(&self, name: &str, free_port: u16) -> Result<ClusterSpec, SpecError> {
         let cluster_cidrs = ranges(&self.cluster_cidrs, self.dual_stack, CLUSTER_V4, CLUSTER_V6);
+        if self.api_port == Some(0) {
+            return wrong("--api-port", "0 is not a port; leave it out for a free one");
+        }
         // Services follow the pods' families where nothing else was said.
         let pods_v4 = cluster_cidrs.iter().any(|net| matches!(net, IpNet::V4(_)));
         let pods_v6 = cluster_cidrs.iter().any(|net| matches!(net, IpNet::V6(_)));
@@ -334,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn port_0_is_refused() {
+        let error = made(&Request {
+            api_port: Some(0),
+            ..Request::default()
+        });
+        assert!(error.unwrap_err().to_string().starts_with("--api-port: 0"));
+    }
+
+    #[test]
     fn dual_stack_has_both_families() {
         let spec = made(&Request {
             dual_stack: true,
@@ -390,6 +402,38 @@ mod tests {
             "{error}"
         );
         assert_eq!(Request::default().change(&old).unwrap(), old);
+    }
+
+    #[test]
+    fn pods_packets_fit_into_the_tunnel() {
+        let refused = |fabric, dual_stack, mtu| {
+            let request = Request {
+                fabric: Some(fabric),
+                dual_stack,
+                mtu: Some(mtu),
+                ..Request::default()
+            };
+            made(&request).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused(FabricMode::HostGw, false, 1500), None);
+        assert_eq!(refused(FabricMode::Vxlan, false, 1450), None);
+        assert_eq!(
+            refused(FabricMode::Vxlan, false, 1451).unwrap(),
+            "--mtu: 1451 is not between 576 and 1450, the underlay's 1500 less 50 bytes of VXLAN"
+        );
+        assert!(refused(FabricMode::CrossSubnet, true, 1431).is_some());
+
+        // Leaving host-gw with its packets' size is refused as well.
+        let old = made(&Request {
+            fabric: Some(FabricMode::HostGw),
+            mtu: Some(1500),
+            ..Request::default()
+        });
+        let change = Request {
+            fabric: Some(FabricMode::Vxlan),
+            ..Request::default()
+        };
+        assert!(change.change(&old.unwrap()).is_err());
     }
 
     #[test]

@@ -176,7 +176,8 @@ impl Site<'_> {
             }
             let mut since = 0;
             for process in &node.processes {
-                if self.ensure(mount, process)? {
+                // The heartbeat is the kubelet's: one that runs on is not heard of anew.
+                if self.ensure(mount, process)? && process.name.ends_with("/kubelet") {
                     since = now;
                 }
             }
@@ -254,6 +255,9 @@ impl Site<'_> {
         let (_, plan) = self.existing()?;
         let node = self.node_of(&plan, name)?;
         let _lock = self.lock()?;
+        if linux::NetNs::named(&node.namespace.name).is_err() {
+            return Err(Error::Off(name.to_owned()));
+        }
         if up {
             // A link that goes down loses its routes: all is made again.
             underlay::make_node(&plan, node)?;
