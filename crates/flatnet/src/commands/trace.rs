@@ -162,9 +162,10 @@ fn print(trace: &::trace::Trace) {
     });
     output::table(&["", "WHERE", "WHAT HAPPENS", "WHY"], rows.collect());
     let tone = if trace.arrives { Tone::Good } else { Tone::Bad };
-    output::print(&format!(
-        "\n{}; largest packet {} bytes\n",
-        toned(&trace.verdict, tone),
-        trace.mtu
-    ));
+    let verdict = toned(&trace.verdict, tone);
+    output::print(&if trace.arrives {
+        format!("\n{verdict}; largest packet {} bytes\n", trace.mtu)
+    } else {
+        format!("\n{verdict}\n")
+    });
 }
