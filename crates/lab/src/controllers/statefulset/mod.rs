@@ -5,6 +5,7 @@ mod steps;
 
 use std::sync::Arc;
 
+use api::events::{Severity, reference};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::jiff::Timestamp;
@@ -109,6 +110,8 @@ pub fn plan(world: &World, set: &StatefulSet, now: Timestamp) -> Plan {
         &status,
     );
     plan.push_some(write);
+    // After the status is written: the next plan sees that this has been said.
+    plan.push_some(stand_in(set));
     if set.metadata.deletion_timestamp.is_none() {
         steps::next(&view, status.current_replicas.unwrap_or(0), &mut plan);
     }
@@ -125,6 +128,25 @@ pub fn plan(world: &World, set: &StatefulSet, now: Timestamp) -> Plan {
         plan.push(action);
     }
     plan
+}
+
+/// Says, when the set is first seen, what its claims become here.
+fn stand_in(set: &StatefulSet) -> Option<Action> {
+    let seen = set.status.as_ref().and_then(|s| s.observed_generation);
+    let claims = set.spec.as_ref()?.volume_claim_templates.as_deref()?;
+    if seen.unwrap_or(0) > 0 || claims.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = claims.iter().map(ResourceExt::name_any).collect();
+    Some(Action::Event {
+        on: reference(set),
+        severity: Severity::Warning,
+        reason: "VolumeClaimsNotPersistent",
+        message: format!(
+            "There are no persistent volumes in this cluster: an emptyDir stands in for each of volumeClaimTemplates {}; its content does not outlive the pod",
+            names.join(", ")
+        ),
+    })
 }
 
 fn view<'a>(

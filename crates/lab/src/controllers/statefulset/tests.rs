@@ -187,3 +187,45 @@ fn on_delete_updates_only_what_people_delete() {
         update.as_ref()
     );
 }
+
+#[test]
+fn what_stands_in_for_claims_is_said_once() {
+    let claims = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]});
+    let mut it = Simulation::new(set(1, "a", claims));
+    let now = Timestamp::from_second(1000).unwrap();
+    let mut said = Vec::new();
+    for _ in 0..5 {
+        let set = it.set().unwrap().clone();
+        let warnings = plan(&it.world, &set, now);
+        said.extend(warnings.actions().filter_map(|action| match action {
+            Action::Event {
+                severity: Severity::Warning,
+                message,
+                ..
+            } => Some(message.clone()),
+            _ => None,
+        }));
+        it.settle();
+    }
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("volumeClaimTemplates data;")
+            && said[0].ends_with("does not outlive the pod"),
+        "{said:?}"
+    );
+    let spec = it
+        .world
+        .pods
+        .get("d", "db-0")
+        .unwrap()
+        .spec
+        .clone()
+        .unwrap();
+    // The cache drops volumes; the pod as it was planned has them.
+    assert!(spec.volumes.is_none());
+    let set = it.set().unwrap();
+    let template = set.spec.as_ref().unwrap().template.clone();
+    let pod = identity::pod(set, &template, "r", 0);
+    let volumes = pod.spec.unwrap().volumes.unwrap();
+    assert!(volumes[0].name == "data" && volumes[0].empty_dir.is_some());
+}
