@@ -378,3 +378,6 @@ fn status(
     status.updated_number_scheduled = Some(updated);
     status
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ fn bounds(set: &DaemonSet, nodes: usize) -> Option<(i32, i32)> {
 }
 
 /// Pods of one node beyond the one there should be. While a new one surges beside an old
-/// one both stay, until the new one is available.
+/// one both stay, until the new one is available or the old one is ready no more.
 pub fn superfluous<'a>(
     set: &DaemonSet,
     running: &[&'a Arc<Pod>],
@@ -65,6 +65,7 @@ pub fn superfluous<'a>(
     let keep: Vec<usize> = match new {
         Some(new) if surges && !is_available(set, running[new], now) => {
             let old = running.iter().position(|pod| !is_new(pod, history));
+            let old = old.filter(|old| pods::is_ready(running[*old]));
             [Some(new), old].into_iter().flatten().collect()
         }
         Some(new) if surges => vec![new],
@@ -115,11 +116,10 @@ pub(super) fn roll(
     }
     if surge > 0 {
         let room = usize::try_from(surge - surging).unwrap_or(0);
-        // An old pod that does not work need not be waited for.
+        // An old pod that does not work is replaced at once: that takes nothing away.
         let creates: Vec<Action> = broken
             .iter()
-            .chain(&good)
-            .take(room)
+            .chain(good.iter().take(room))
             .map(|(place, _)| create(set, pattern, place.node))
             .collect();
         if !creates.is_empty() {
