@@ -14,6 +14,8 @@ mod execute;
 mod hash;
 mod namespace;
 mod node;
+#[cfg(test)]
+mod order_tests;
 pub mod pods;
 mod replicaset;
 mod revision;
