@@ -1,5 +1,6 @@
 //! Defaults of the built-in kinds, as upstream's `SetDefaults_*` functions fill them.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::{Kind, Object};
@@ -59,7 +60,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Object) {
                 }
             }
         }
-        ("", "Secret") => set(object, "type", "Opaque"),
+        ("", "Secret") => secret(object),
         ("", "Namespace") => namespace(object),
         ("", "Node") => node(object),
         ("", "LimitRange") => limit_range(object),
@@ -88,6 +89,19 @@ pub(crate) fn fill(kind: &Kind, object: &mut Object) {
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
         _ => {}
+    }
+}
+
+/// `stringData` is write-only: it goes over `data`, encoded, and is never stored or shown.
+fn secret(object: &mut Object) {
+    set(object, "type", "Opaque");
+    let Some(Value::Object(plain)) = object.as_object_mut().and_then(|o| o.remove("stringData"))
+    else {
+        return;
+    };
+    for (key, text) in plain {
+        let text = text.as_str().unwrap_or_default();
+        object_in(object, "data")[&key] = STANDARD.encode(text).into();
     }
 }
 
@@ -180,6 +194,20 @@ mod tests {
             crate::kind::default_object(&kind, &mut twice);
             assert_eq!(once, twice, "{}", kind.kind);
         }
+    }
+
+    #[test]
+    fn string_data_of_a_secret_goes_over_its_data() {
+        let secret = filled(
+            "",
+            "Secret",
+            json!({"data": {"a": "b2xk", "b": "a2VwdA=="}, "stringData": {"a": "new", "c": ""}}),
+        );
+        assert_eq!(
+            secret["data"],
+            json!({"a": "bmV3", "b": "a2VwdA==", "c": ""})
+        );
+        assert!(secret.get("stringData").is_none());
     }
 
     #[test]
