@@ -23,7 +23,22 @@ pub fn admit(store: &Store, pod: &mut Object) -> Result<(), Status> {
     tolerations(pod);
     priority(store, pod)?;
     pod["status"]["qosClass"] = qos(pod).into();
+    gates(pod);
     Ok(())
+}
+
+/// A pod behind scheduling gates says that nobody will schedule it yet.
+fn gates(pod: &mut Object) {
+    let gates = pod["spec"]["schedulingGates"].as_array();
+    if gates.is_none_or(Vec::is_empty) {
+        return;
+    }
+    pod["status"]["conditions"] = json!([{
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+    }]);
 }
 
 fn service_account(store: &Store, pod: &mut Object) -> Result<(), Status> {
@@ -202,6 +217,16 @@ mod tests {
             qos(&pod(json!({"limits": both, "requests": {"cpu": "2"}}))),
             "Burstable"
         );
+    }
+
+    #[test]
+    fn a_gated_pod_says_so() {
+        let mut pod = json!({"spec": {"schedulingGates": [{"name": "a/b"}]}});
+        gates(&mut pod);
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+        let mut free = json!({"spec": {}});
+        gates(&mut free);
+        assert_eq!(free, json!({"spec": {}}));
     }
 
     #[test]
