@@ -57,7 +57,7 @@ impl Launch<'_> {
         let empty = PodSpec::default();
         let spec = self.pod.spec.as_ref().unwrap_or(&empty);
         let security = container.security_context.as_ref();
-        let user = user(spec, container)?;
+        let user = user(self.pod, spec, container)?;
         let mut mounts = self.program.mounts.clone();
         mounts.extend(self.network_files());
         mounts.extend(self.volume_mounts(spec)?);
@@ -165,7 +165,16 @@ fn merged(image: &[(String, String)], pod: &[(String, String)]) -> Vec<(String, 
     env
 }
 
-fn user(spec: &PodSpec, container: &Container) -> Result<Option<(u32, u32)>, Refusal> {
+fn user(pod: &Pod, spec: &PodSpec, container: &Container) -> Result<Option<(u32, u32)>, Refusal> {
+    let refused = |why: &str| {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        let meta = &pod.metadata;
+        let (name, namespace, uid) = (text(&meta.name), text(&meta.namespace), text(&meta.uid));
+        Err(format!(
+            "{why} (pod: \"{name}_{namespace}({uid})\", container: {})",
+            container.name
+        ))
+    };
     let pod = spec.security_context.as_ref();
     let own = container.security_context.as_ref();
     let user = own
@@ -179,8 +188,8 @@ fn user(spec: &PodSpec, container: &Container) -> Result<Option<(u32, u32)>, Ref
         .or(pod.and_then(|s| s.run_as_non_root));
     if non_root == Some(true) {
         match user {
-            None => return Err("container has runAsNonRoot and image will run as root".to_owned()),
-            Some(0) => return Err("container's runAsUser breaks non-root policy".to_owned()),
+            None => return refused("container has runAsNonRoot and image will run as root"),
+            Some(0) => return refused("container's runAsUser breaks non-root policy"),
             Some(_) => {}
         }
     }
@@ -382,13 +391,16 @@ mod tests {
     #[test]
     fn run_as_non_root_needs_a_user() {
         let pod = |security: serde_json::Value| -> Pod {
-            serde_json::from_value(json!({"metadata": {}, "spec": {"securityContext": security,
-                "containers": [{"name": "c"}]}}))
+            serde_json::from_value(
+                json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+                "spec": {"securityContext": security,
+                "containers": [{"name": "c"}]}}),
+            )
             .unwrap()
         };
         assert_eq!(
             launch(&pod(json!({"runAsNonRoot": true}))).unwrap_err(),
-            "container has runAsNonRoot and image will run as root"
+            "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"
         );
         assert!(launch(&pod(json!({"runAsNonRoot": true, "runAsUser": 5}))).is_ok());
     }

@@ -130,9 +130,18 @@ async fn keep_asking(
         if mailbox.send(Message::Verdict(verdict)).await.is_err() {
             return;
         }
-        if kind == Kind::Startup && success {
+        if settled(kind, success) {
             return;
         }
+    }
+}
+
+/// True where nothing more is asked of this container: it is up, or on its way out.
+fn settled(kind: Kind, success: bool) -> bool {
+    match kind {
+        Kind::Startup => true,
+        Kind::Liveness => !success,
+        Kind::Readiness => false,
     }
 }
 
@@ -175,5 +184,16 @@ pub async fn ask(target: &Target, sandbox: &Sandbox, id: &str, timeout: Duration
             Outcome::Success
         }
         network => probe_io::ask(network, timeout).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_is_being_killed_is_asked_no_more() {
+        assert!(settled(Kind::Liveness, false) && settled(Kind::Startup, false));
+        assert!(!settled(Kind::Liveness, true) && !settled(Kind::Readiness, false));
     }
 }

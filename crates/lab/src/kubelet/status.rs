@@ -46,7 +46,7 @@ pub fn status(pod: &Pod, state: &PodState, facts: &Facts<'_>) -> PodStatus {
     let init_statuses = statuses(inits(spec), true);
     let main_statuses = statuses(&spec.containers, false);
     let phase = phase(spec, state, facts.ending, old);
-    let ips: Vec<String> = if spec.host_network == Some(true) && state.sandbox == Sandbox::Ready {
+    let ips: Vec<String> = if spec.host_network == Some(true) {
         facts.host_ips.iter().map(IpAddr::to_string).collect()
     } else {
         state.ips.iter().map(IpAddr::to_string).collect()

@@ -352,3 +352,15 @@ fn durations_are_written_as_go_writes_them() {
         assert_eq!(go_duration(seconds), want);
     }
 }
+
+#[test]
+fn a_pod_on_the_hosts_network_has_its_address_to_the_end() {
+    let spec = json!({"hostNetwork": true, "restartPolicy": "Never",
+        "containers": [{"name": "c"}]});
+    let mut over = state(&[("c", run(Phase::Ended(end(0, 20))))]);
+    over.sandbox = Sandbox::Absent;
+    over.ips.clear();
+    let status = reported(&pod(spec, json!({})), &over, false);
+    assert_eq!(status["phase"], "Succeeded");
+    assert_eq!(status["podIP"], "10.0.1.10");
+}
