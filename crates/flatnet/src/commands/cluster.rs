@@ -156,14 +156,24 @@ pub fn down(paths: &ClusterPaths, down: &Down, output: Output) -> Outcome {
     )))
 }
 
-/// Prints the line for the shell.
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// Prints the lines for the shell: where the cluster is, and where the programs are that a shell
+/// does not find by itself.
 pub fn env(paths: &ClusterPaths, output: Output) -> Outcome {
     state::existing(paths)?;
     let kubeconfig = paths.kubeconfig();
     if output == Output::Json {
         output::json(&json!({ "KUBECONFIG": kubeconfig }))?;
     } else {
-        output::print(&format!("export KUBECONFIG={}\n", kubeconfig.display()));
+        let mut lines = format!("export KUBECONFIG={}\n", quoted(&kubeconfig));
+        for folder in super::run::folders_to_add() {
+            lines.push_str(&format!("export PATH={}:\"$PATH\"\n", quoted(&folder)));
+        }
+        output::print(&lines);
     }
     Ok(())
 }

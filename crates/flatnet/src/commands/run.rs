@@ -48,6 +48,28 @@ fn find_kubectl() -> Option<PathBuf> {
         .find(|file| is_program(file))
 }
 
+/// Folders a shell must add to its PATH to find this program and kubectl by name.
+pub fn folders_to_add() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let programs = [env::current_exe().ok(), find_kubectl()];
+    not_on_path(&path, programs.iter().flatten().map(PathBuf::as_path))
+}
+
+/// The folders of those programs that are not found by name on `path`, each once.
+fn not_on_path<'a>(path: &OsStr, programs: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    for program in programs {
+        let (Some(folder), Some(name)) = (program.parent(), program.file_name()) else {
+            continue;
+        };
+        let found = env::split_paths(path).any(|entry| is_program(&entry.join(name)));
+        if !found && !missing.iter().any(|known| known == folder) {
+            missing.push(folder.to_owned());
+        }
+    }
+    missing
+}
+
 fn is_program(file: &Path) -> bool {
     file.metadata()
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -75,4 +97,16 @@ pub fn client(paths: &ClusterPaths, words: &[OsString]) -> Outcome {
 fn replace(mut command: Command, program: &OsStr) -> Outcome {
     let error = command.exec();
     Err(Failure::Failed(format!("{}: {error}", program.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_programs_that_are_not_found_by_name_are_added() {
+        let programs = ["/opt/x/flatnet", "/opt/x/kubectl", "/bin/sh"].map(Path::new);
+        let missing = not_on_path(OsStr::new("/bin"), programs.into_iter());
+        assert_eq!(missing, [PathBuf::from("/opt/x")]);
+    }
 }
