@@ -86,7 +86,9 @@ impl Nftables {
         }
     }
 
-    /// What a table holds; [`None`] where it is not there.
+    /// What a table holds; [`None`] where it is not there. Elements of a large set may be left out
+    /// while the kernel is still growing its hash table after an insertion: a reader that heals
+    /// adds what it believes missing, which the kernel takes as no change.
     pub fn read(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
         for last in (0..READ_TRIES).map(|at| at + 1 == READ_TRIES) {
             let mut compiled = Compiled::empty(family, table);

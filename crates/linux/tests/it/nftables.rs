@@ -176,9 +176,17 @@ fn apply(nftables: &mut Nftables, want: &Table) -> Transaction {
     let have = nftables.read(want.family, &want.name).unwrap();
     let changes = diff(have.as_ref(), &want.compile(), |_| true);
     nftables.apply(&changes).unwrap();
-    assert_eq!(
-        nftables.read(want.family, &want.name).unwrap(),
-        Some(want.compile())
+    // While the kernel still grows a set's hash table, a listing may leave elements out.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let compiled = Some(want.compile());
+    let mut found = nftables.read(want.family, &want.name).unwrap();
+    while found != compiled && std::time::Instant::now() < deadline {
+        found = nftables.read(want.family, &want.name).unwrap();
+    }
+    assert!(
+        found == compiled,
+        "table {} reads back other than written",
+        want.name
     );
     changes
 }
