@@ -25,6 +25,18 @@ pub(crate) struct About<'a> {
     pub operation: &'static str,
 }
 
+/// A socket to the kernel in the calling thread's network namespace, with short acknowledgements
+/// that carry a sentence. `name` is for errors.
+pub(crate) fn connected(protocol: isize, name: &'static str) -> Result<Socket> {
+    let failed = |error| Error::io(name, "open", &error);
+    let mut socket = Socket::new(protocol).map_err(failed)?;
+    socket.bind_auto().map_err(failed)?;
+    socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
+    socket.set_cap_ack(true).map_err(failed)?;
+    socket.set_ext_ack(true).map_err(failed)?;
+    Ok(socket)
+}
+
 /// A handle to the links, addresses, routes, neighbours and queues of one network namespace.
 pub struct Netlink {
     socket: Socket,
@@ -41,14 +53,12 @@ impl std::fmt::Debug for Netlink {
 impl Netlink {
     /// A handle to the calling thread's network namespace.
     pub fn open() -> Result<Self> {
-        let failed = |error| Error::io("netlink socket", "open", &error);
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
-        socket.bind_auto().map_err(failed)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
-        // Short acknowledgements with a sentence, and dumps filtered by the kernel.
-        socket.set_cap_ack(true).map_err(failed)?;
-        socket.set_ext_ack(true).map_err(failed)?;
-        socket.set_netlink_get_strict_chk(true).map_err(failed)?;
+        const NAME: &str = "netlink socket";
+        let socket = connected(NETLINK_ROUTE, NAME)?;
+        // Dumps are filtered by the kernel.
+        socket
+            .set_netlink_get_strict_chk(true)
+            .map_err(|error| Error::io(NAME, "open", &error))?;
         Ok(Self {
             socket,
             sequence: 0,

@@ -1,14 +1,14 @@
 //! nftables: sends a transaction, reads one table back.
 
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 
 use nft::wire::read::{Question, request};
 use nft::wire::{Encoded, encode};
 use nft::{Compiled, Family, Transaction};
 
 use crate::error::{Error, Result};
-use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, split};
+use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, connected, split};
 use crate::netns::{NetNs, run_in};
 
 const RECEIVE_BUFFER: usize = 64 << 10;
@@ -32,14 +32,8 @@ impl std::fmt::Debug for Nftables {
 impl Nftables {
     /// A handle to the calling thread's network namespace.
     pub fn open() -> Result<Self> {
-        let failed = |error| Error::io("nftables socket", "open", &error);
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
-        socket.bind_auto().map_err(failed)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
-        socket.set_cap_ack(true).map_err(failed)?;
-        socket.set_ext_ack(true).map_err(failed)?;
         Ok(Self {
-            socket,
+            socket: connected(NETLINK_NETFILTER, "nftables socket")?,
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
         })
