@@ -195,6 +195,7 @@ mod tests {
             vtep_mac: None,
             vtep_mac_v6: None,
             labels: BTreeMap::new(),
+            leaving: false,
         };
         let published = Published {
             v4: Some(linux::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56])),

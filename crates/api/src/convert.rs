@@ -42,8 +42,19 @@ pub fn node(node: &Node) -> Result<model::Node, Error> {
         vtep_mac: vtep_mac(&name, annotations, flannel::BACKEND_DATA)?,
         vtep_mac_v6: vtep_mac(&name, annotations, flannel::BACKEND_V6_DATA)?,
         labels: node.labels().clone(),
+        leaving: leaving(node),
         name,
     })
+}
+
+/// Whether a node is on its way out, as kube-proxy's health tells it to balancers (KEP-3836).
+fn leaving(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let marked = taints
+        .into_iter()
+        .flatten()
+        .any(|taint| taint.key == "ToBeDeletedByClusterAutoscaler");
+    marked || node.metadata.deletion_timestamp.is_some()
 }
 
 /// `spec.podCIDRs`, or `spec.podCIDR` where an old client wrote only that.

@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use linux::{Kernel, Mac};
-use model::{Cluster, Config, Node};
+use model::{Cluster, Config};
 
 pub use explain::{Step, explain};
 pub use plan::{Path, Plan, Problem, Tunnel, Underlay, Uplink, Via, plan};
@@ -91,7 +91,7 @@ pub struct Fabric {
 /// What a finished reconcile was about: nothing is left to do for the same again.
 #[derive(Debug)]
 struct Last {
-    nodes: BTreeMap<String, Node>,
+    cluster: Cluster,
     config: Config,
     report: Report,
 }
@@ -143,7 +143,7 @@ impl Fabric {
     ) -> Report {
         // Most changes of a cluster are pods', which take no part here.
         if let (Some(last), true) = (&self.last, self.have.is_some())
-            && last.nodes == cluster.nodes
+            && (last.cluster.nodes.ptr_eq(&cluster.nodes) || last.cluster.nodes == cluster.nodes)
             && last.config == *config
         {
             return last.report.clone();
@@ -197,7 +197,7 @@ impl Fabric {
         self.plan = Some(plan);
         if report.again.is_none() {
             self.last = Some(Last {
-                nodes: cluster.nodes.clone(),
+                cluster: cluster.clone(),
                 config: config.clone(),
                 report: Report {
                     changes: 0,

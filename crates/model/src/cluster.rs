@@ -1,10 +1,14 @@
-//! Nodes and pods, and the one place where changes become a cluster.
+//! What is known of the cluster, and the one place where changes become it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::service::{EndpointSlice, Key, Service};
 
 /// A node, as its neighbours need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +25,18 @@ pub struct Node {
     pub vtep_mac_v6: Option<[u8; 6]>,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+    /// It is being deleted, or an autoscaler has marked it so: balancers shall send it nothing new.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+impl Node {
+    /// Its zone (`topology.kubernetes.io/zone`).
+    pub fn zone(&self) -> Option<&str> {
+        self.labels
+            .get("topology.kubernetes.io/zone")
+            .map(String::as_str)
+    }
 }
 
 /// A pod, as the network needs to know it.
@@ -42,13 +58,20 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What is known of the cluster. One owner changes it; readers get clones or snapshots.
+/// What is known of the cluster. One owner changes it; readers get clones, which cost nothing
+/// whatever its size: the maps are persistent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Node>,
-    /// Pods by (namespace, name).
-    pub pods: BTreeMap<(String, String), Pod>,
+    pub nodes: OrdMap<String, Node>,
+    /// Pods by namespace and name.
+    pub pods: OrdMap<Key, Pod>,
+    /// Services by namespace and name.
+    pub services: OrdMap<Key, Arc<Service>>,
+    /// Endpoint slices by namespace and name.
+    pub slices: OrdMap<Key, Arc<EndpointSlice>>,
+    /// Names of the slices of each Service.
+    slices_of: OrdMap<Key, OrdSet<String>>,
 }
 
 /// One change, as it comes from a watch.
@@ -62,30 +85,172 @@ pub enum Change {
     Pod(Pod),
     /// A pod is gone: namespace and name.
     PodGone(String, String),
+    /// A Service is there, new or different.
+    Service(Arc<Service>),
+    /// A Service is gone: namespace and name.
+    ServiceGone(String, String),
+    /// A slice of endpoints is there, new or different.
+    Slice(Arc<EndpointSlice>),
+    /// A slice of endpoints is gone: namespace and name.
+    SliceGone(String, String),
+}
+
+/// What changes touched, so that work costs by their size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Names of nodes.
+    pub nodes: BTreeSet<String>,
+    /// Pods.
+    pub pods: BTreeSet<Key>,
+    /// Services that changed themselves or whose endpoints did.
+    pub services: BTreeSet<Key>,
+}
+
+impl Changed {
+    /// Whether nothing was touched.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.pods.is_empty() && self.services.is_empty()
+    }
 }
 
 impl Cluster {
     /// Takes one change in; true where it changed anything.
     pub fn take(&mut self, change: Change) -> bool {
+        self.note(change, &mut Changed::default())
+    }
+
+    /// Takes one change in and notes what it touched; true where it changed anything.
+    pub fn note(&mut self, change: Change, changed: &mut Changed) -> bool {
         match change {
             Change::Node(node) => {
-                let old = self.nodes.get(&node.name);
-                if old == Some(&node) {
-                    return false;
-                }
-                self.nodes.insert(node.name.clone(), node);
-                true
+                let name = node.name.clone();
+                put(&mut self.nodes, &mut changed.nodes, name, node)
             }
-            Change::NodeGone(name) => self.nodes.remove(&name).is_some(),
+            Change::NodeGone(name) => remove(&mut self.nodes, &mut changed.nodes, name).is_some(),
             Change::Pod(pod) => {
                 let key = (pod.namespace.clone(), pod.name.clone());
-                if self.pods.get(&key) == Some(&pod) {
-                    return false;
-                }
-                self.pods.insert(key, pod);
-                true
+                put(&mut self.pods, &mut changed.pods, key, pod)
             }
-            Change::PodGone(namespace, name) => self.pods.remove(&(namespace, name)).is_some(),
+            Change::PodGone(namespace, name) => {
+                remove(&mut self.pods, &mut changed.pods, (namespace, name)).is_some()
+            }
+            Change::Service(service) => {
+                let key = service.key();
+                put(&mut self.services, &mut changed.services, key, service)
+            }
+            Change::ServiceGone(namespace, name) => {
+                let key = (namespace, name);
+                remove(&mut self.services, &mut changed.services, key).is_some()
+            }
+            Change::Slice(slice) => self.put_slice(slice, changed),
+            Change::SliceGone(namespace, name) => self.remove_slice((namespace, name), changed),
         }
+    }
+
+    /// The slices of a Service, in the order of their names.
+    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let names = self.slices_of.get(service).into_iter().flatten();
+        let namespace = service.0.clone();
+        names.filter_map(move |name| self.slices.get(&(namespace.clone(), name.clone())))
+    }
+
+    fn put_slice(&mut self, slice: Arc<EndpointSlice>, changed: &mut Changed) -> bool {
+        let key = (slice.namespace.clone(), slice.name.clone());
+        let old = self.slices.get(&key);
+        if old == Some(&slice) {
+            return false;
+        }
+        // A label may be written anew: the slice then leaves one Service for another.
+        if old.is_some_and(|old| old.service != slice.service) {
+            self.remove_slice(key.clone(), changed);
+        }
+        let service = (slice.namespace.clone(), slice.service.clone());
+        self.slices_of
+            .entry(service.clone())
+            .or_default()
+            .insert(slice.name.clone());
+        self.slices.insert(key, slice);
+        changed.services.insert(service);
+        true
+    }
+
+    fn remove_slice(&mut self, key: Key, changed: &mut Changed) -> bool {
+        let Some(old) = self.slices.remove(&key) else {
+            return false;
+        };
+        let service = (key.0, old.service.clone());
+        if let Some(names) = self.slices_of.get_mut(&service) {
+            names.remove(&key.1);
+            if names.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        changed.services.insert(service);
+        true
+    }
+}
+
+fn put<K: Ord + Clone, V: PartialEq + Clone>(
+    map: &mut OrdMap<K, V>,
+    changed: &mut BTreeSet<K>,
+    key: K,
+    value: V,
+) -> bool {
+    if map.get(&key) == Some(&value) {
+        return false;
+    }
+    changed.insert(key.clone());
+    map.insert(key, value);
+    true
+}
+
+fn remove<K: Ord + Clone, V: Clone>(
+    map: &mut OrdMap<K, V>,
+    changed: &mut BTreeSet<K>,
+    key: K,
+) -> Option<V> {
+    let old = map.remove(&key)?;
+    changed.insert(key);
+    Some(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(name: &str, service: &str) -> Change {
+        Change::Slice(Arc::new(EndpointSlice {
+            namespace: "ns".into(),
+            name: name.into(),
+            service: service.into(),
+            v6: false,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            triggered: None,
+        }))
+    }
+
+    #[test]
+    fn a_slice_belongs_to_the_service_its_label_names() {
+        let mut cluster = Cluster::default();
+        let of = |cluster: &Cluster, service: &str| -> Vec<String> {
+            let key = ("ns".to_owned(), service.to_owned());
+            let slices = cluster.slices_of(&key);
+            slices.map(|slice| slice.name.clone()).collect()
+        };
+        assert!(cluster.take(slice("a-1", "a")));
+        assert!(cluster.take(slice("a-2", "a")));
+        assert!(!cluster.take(slice("a-2", "a")));
+        assert_eq!(of(&cluster, "a"), ["a-1", "a-2"]);
+        let mut changed = Changed::default();
+        assert!(cluster.note(slice("a-2", "b"), &mut changed));
+        assert_eq!(changed.services.len(), 2);
+        assert_eq!(
+            (of(&cluster, "a"), of(&cluster, "b")),
+            (vec!["a-1".into()], vec!["a-2".into()])
+        );
+        assert!(cluster.take(Change::SliceGone("ns".into(), "a-2".into())));
+        assert!(!cluster.take(Change::SliceGone("ns".into(), "a-2".into())));
+        assert!(of(&cluster, "b").is_empty());
     }
 }

@@ -68,6 +68,76 @@ impl Default for FabricConfig {
     }
 }
 
+/// How Services reach the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServicesMode {
+    /// Maps of nftables: constant work per packet.
+    #[default]
+    Nftables,
+    /// kube-proxy's iptables chains.
+    Iptables,
+}
+
+/// How a node tells pods' packets from those that come from elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LocalDetection {
+    /// The source is in a pod range of the cluster.
+    #[default]
+    ClusterCidr,
+    /// The source is in a pod range of this node.
+    NodeCidr,
+    /// The packet comes from the bridge of this name.
+    BridgeInterface(String),
+    /// The packet comes by a link whose name begins so.
+    InterfaceNamePrefix(String),
+}
+
+/// Which addresses of a node its node ports are served at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodePortAddresses {
+    /// All of its own.
+    #[default]
+    All,
+    /// Those in the Node object.
+    Primary,
+    /// Those in these ranges.
+    Ranges(Vec<IpNet>),
+}
+
+/// The settings of Services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ServicesConfig {
+    /// Mode.
+    pub mode: ServicesMode,
+    /// Every connection to a Service's address takes the node's address.
+    pub masquerade_all: bool,
+    /// The bit of the packet mark that asks for masquerade, 0 to 31.
+    pub masquerade_bit: u8,
+    /// How pods' packets are told.
+    pub local_detection: LocalDetection,
+    /// Where node ports are served.
+    pub node_port_addresses: NodePortAddresses,
+    /// Node ports answer at 127.0.0.1 too.
+    pub localhost_node_ports: bool,
+}
+
+impl Default for ServicesConfig {
+    fn default() -> Self {
+        Self {
+            mode: ServicesMode::default(),
+            masquerade_all: false,
+            masquerade_bit: 14,
+            local_detection: LocalDetection::default(),
+            node_port_addresses: NodePortAddresses::default(),
+            localhost_node_ports: true,
+        }
+    }
+}
+
 /// The network of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -97,6 +167,8 @@ pub struct Config {
     pub fabric: FabricConfig,
     /// On the node.
     pub pod_mode: PodMode,
+    /// Virtual addresses.
+    pub services: ServicesConfig,
 }
 
 impl Default for Config {
@@ -113,6 +185,7 @@ impl Default for Config {
             node_mask_v6: 64,
             fabric: FabricConfig::default(),
             pod_mode: PodMode::default(),
+            services: ServicesConfig::default(),
         }
     }
 }

@@ -4,6 +4,11 @@
 
 pub mod cluster;
 pub mod config;
+pub mod service;
 
-pub use cluster::{Change, Cluster, Node, Pod};
-pub use config::{Config, ConfigError, Document};
+pub use cluster::{Change, Changed, Cluster, Node, Pod};
+pub use config::{Config, ConfigError, Document, ServicesConfig};
+pub use service::{
+    Endpoint, EndpointSlice, Key, LoadBalancerAddress, Protocol, Service, ServicePort, ServiceType,
+    SlicePort, TrafficPolicy,
+};

@@ -26,6 +26,7 @@ pub(crate) mod tests {
                 vtep_mac: Some([2, 0, 0, 0, 0, number]),
                 vtep_mac_v6: None,
                 labels: BTreeMap::new(),
+                leaving: false,
             }));
         }
         for (namespace, name, node, ip, host_network) in [

@@ -20,6 +20,7 @@ pub fn node(number: u8, dual: bool) -> Node {
         vtep_mac: Some(vtep_mac(&name, VXLAN_V4).0),
         vtep_mac_v6: None,
         labels: Default::default(),
+        leaving: false,
         name,
     };
     if dual {
@@ -45,13 +46,11 @@ pub fn far_node(number: u8, dual: bool) -> Node {
 }
 
 pub fn cluster(nodes: impl IntoIterator<Item = Node>) -> Cluster {
-    Cluster {
-        nodes: nodes
-            .into_iter()
-            .map(|node| (node.name.clone(), node))
-            .collect(),
-        ..Cluster::default()
+    let mut cluster = Cluster::default();
+    for node in nodes {
+        cluster.nodes.insert(node.name.clone(), node);
     }
+    cluster
 }
 
 pub fn config(mode: FabricMode) -> Config {

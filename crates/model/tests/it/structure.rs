@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(u8, &[&str])] = &[
     (1, &["model", "nft", "testing"]),
     (2, &["linux", "objects", "api"]),
-    (3, &["pods", "fabric", "certs"]),
+    (3, &["pods", "fabric", "services", "certs"]),
     (4, &["agent", "controller", "trace"]),
     (5, &["apiserver", "lab"]),
     (6, &["flatnet", "cni"]),
@@ -16,7 +16,7 @@ const FLOORS: &[(u8, &[&str])] = &[
 
 /// Crates that may use nothing but these outside the workspace.
 const SLIM: &[(&str, &[&str])] = &[
-    ("model", &["serde", "ipnet"]),
+    ("model", &["serde", "ipnet", "imbl"]),
     ("nft", &["serde", "ipnet"]),
     // The plugin starts for each pod: what it carries is paid thousands of times.
     ("cni", &["serde", "serde_json"]),

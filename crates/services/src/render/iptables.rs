@@ -1,0 +1,1 @@
+//! The plan as kube-proxy's iptables chains.
