@@ -79,14 +79,17 @@ pub enum ServicesMode {
     Iptables,
 }
 
-/// How a node tells pods' packets from those that come from elsewhere.
+/// How a node tells pods' packets from those that come from elsewhere. Written as `clusterCIDR`,
+/// `nodeCIDR`, `{bridgeInterface: NAME}` or `{interfaceNamePrefix: PREFIX}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LocalDetection {
     /// The source is in a pod range of the cluster.
     #[default]
+    #[serde(rename = "clusterCIDR")]
     ClusterCidr,
     /// The source is in a pod range of this node.
+    #[serde(rename = "nodeCIDR")]
     NodeCidr,
     /// The packet comes from the bridge of this name.
     BridgeInterface(String),
@@ -94,9 +97,10 @@ pub enum LocalDetection {
     InterfaceNamePrefix(String),
 }
 
-/// Which addresses of a node its node ports are served at.
+/// Which addresses of a node its node ports are served at. Written as `all`, `primary` or a list
+/// of ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(into = "WrittenAddresses", from = "WrittenAddresses")]
 pub enum NodePortAddresses {
     /// All of its own.
     #[default]
@@ -105,6 +109,40 @@ pub enum NodePortAddresses {
     Primary,
     /// Those in these ranges.
     Ranges(Vec<IpNet>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum AddressesWord {
+    All,
+    Primary,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenAddresses {
+    Word(AddressesWord),
+    Ranges(Vec<IpNet>),
+}
+
+impl From<NodePortAddresses> for WrittenAddresses {
+    fn from(addresses: NodePortAddresses) -> Self {
+        match addresses {
+            NodePortAddresses::All => Self::Word(AddressesWord::All),
+            NodePortAddresses::Primary => Self::Word(AddressesWord::Primary),
+            NodePortAddresses::Ranges(ranges) => Self::Ranges(ranges),
+        }
+    }
+}
+
+impl From<WrittenAddresses> for NodePortAddresses {
+    fn from(written: WrittenAddresses) -> Self {
+        match written {
+            WrittenAddresses::Word(AddressesWord::All) => Self::All,
+            WrittenAddresses::Word(AddressesWord::Primary) => Self::Primary,
+            WrittenAddresses::Ranges(ranges) => Self::Ranges(ranges),
+        }
+    }
 }
 
 /// The settings of Services.

@@ -12,6 +12,8 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{Config, ConfigError, FabricConfig, FabricMode, PodMode};
 
+mod services;
+
 /// Any YAML or JSON document, as plain values.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Document {
@@ -103,7 +105,7 @@ struct Reader {
     errors: Vec<ConfigError>,
 }
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "apiVersion",
     "kind",
     "clusterCIDRs",
@@ -114,6 +116,7 @@ const FIELDS: [&str; 10] = [
     "nodeCIDRMaskSizeIPv6",
     "fabric",
     "podMode",
+    "services",
 ];
 const FABRIC_FIELDS: [&str; 4] = ["mode", "vni", "port", "mtu"];
 const FABRIC_MODES: [(&str, FabricMode); 3] = [
@@ -179,6 +182,7 @@ impl Reader {
                     choose(path, &text(path, value)?, &POD_MODES)
                 }),
                 "fabric" => config.fabric = self.fabric(name, value),
+                "services" => config.services = self.services(name, value),
                 _ => {}
             }
         }
@@ -296,6 +300,16 @@ fn text(path: &str, value: &Document) -> Result<String, ConfigError> {
     match value {
         Document::Text(text) => Ok(text.clone()),
         other => Err(error(path, format!("{} given, text wanted", other.kind()))),
+    }
+}
+
+fn truth(path: &str, value: &Document) -> Result<bool, ConfigError> {
+    match value {
+        Document::Bool(value) => Ok(*value),
+        other => Err(error(
+            path,
+            format!("{} given, true or false wanted", other.kind()),
+        )),
     }
 }
 
