@@ -104,12 +104,16 @@ pub struct PortPlan {
     pub port: u16,
     /// Where it is served; without those that an older Service has.
     pub frontends: Vec<Frontend>,
-    /// Endpoints for the Cluster policy, sorted.
+    /// Endpoints for the Cluster policy, sorted; filled whatever the frontends' policies, so that
+    /// empty means: none anywhere.
     pub cluster: Vec<Backend>,
     /// Endpoints for the Local policy, sorted; empty where no policy asks for them.
     pub local: Vec<Backend>,
     /// Timeout of session affinity in seconds.
     pub affinity: Option<u32>,
+    /// `spec.healthCheckNodePort`, where the Service has one in use: let in by the node's own
+    /// firewall chains.
+    pub health_check: Option<u16>,
 }
 
 /// Identity of a [`PortPlan`]: name and family.
