@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use nft::wire::read::DynamicElement;
 use nft::{Compiled, Family, Transaction};
 
 use crate::Address;
@@ -27,7 +29,7 @@ pub struct Fake {
     pub neighbours: Vec<Neighbour>,
     /// Forwarding entries.
     pub fdb: Vec<FdbEntry>,
-    /// The one nftables table.
+    /// The one nftables table. What a test puts into a dynamic set, packets added.
     pub nft: Option<Compiled>,
     /// Settings; a name that is not here does not exist.
     pub sysctls: BTreeMap<String, String>,
@@ -325,7 +327,35 @@ impl Kernel for Fake {
 
     fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
         let is = |there: &&Compiled| (there.family, there.name.as_str()) == (family, table);
-        Ok(self.nft.as_ref().filter(is).cloned())
+        let mut found = self.nft.as_ref().filter(is).cloned();
+        for set in found.iter_mut().flat_map(|table| table.sets.values_mut()) {
+            if set.dynamic.is_some() {
+                set.elements.clear();
+            }
+        }
+        Ok(found)
+    }
+
+    fn nft_dynamic(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+    ) -> Result<Vec<DynamicElement>> {
+        let is = |there: &&Compiled| (there.family, there.name.as_str()) == (family, table);
+        let set = self
+            .nft
+            .as_ref()
+            .filter(is)
+            .and_then(|table| table.sets.get(set));
+        let elements = set.into_iter().flat_map(|set| &set.elements);
+        Ok(elements
+            .map(|(key, data)| DynamicElement {
+                key: key.clone(),
+                data: data.clone(),
+                remaining: Duration::MAX,
+            })
+            .collect())
     }
 
     fn nft_apply(&mut self, transaction: &Transaction) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use nft::wire::read::DynamicElement;
 use nft::{Compiled, Family, Transaction};
 
 use crate::error::Result;
@@ -51,6 +52,13 @@ pub trait Kernel {
     fn delete_fdb(&mut self, dev: u32, mac: Mac, dst: Option<IpAddr>) -> Result<()>;
     /// What an nftables table holds.
     fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>>;
+    /// What packets added to a dynamic set of an nftables table.
+    fn nft_dynamic(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+    ) -> Result<Vec<DynamicElement>>;
     /// Makes all changes of a transaction, or none.
     fn nft_apply(&mut self, transaction: &Transaction) -> Result<()>;
     /// A setting; [`None`] where there is none of that name.
@@ -130,6 +138,14 @@ impl Kernel for Host {
     }
     fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
         self.nftables.read(family, table)
+    }
+    fn nft_dynamic(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+    ) -> Result<Vec<DynamicElement>> {
+        self.nftables.dynamic(family, table, set)
     }
     fn nft_apply(&mut self, transaction: &Transaction) -> Result<()> {
         self.nftables.apply(transaction)

@@ -3,7 +3,7 @@
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use nft::wire::read::{Question, request};
+use nft::wire::read::{DynamicElement, Question, dynamic_elements, request};
 use nft::wire::{Encoded, encode};
 use nft::{Compiled, Family, Transaction};
 
@@ -87,21 +87,34 @@ impl Nftables {
         for last in (0..READ_TRIES).map(|at| at + 1 == READ_TRIES) {
             let mut compiled = Compiled::empty(family, table);
             let mut interrupted = false;
-            match self.ask(&mut compiled, &Question::Table, &mut interrupted) {
-                Err(error) if error.is_not_found() => return Ok(None),
+            let mut ask = |compiled: &mut Compiled, question: &Question| {
+                let taken = self.ask(family, table, question, |kind, payload| {
+                    compiled.take(kind, payload);
+                })?;
+                interrupted |= taken;
+                Ok(())
+            };
+            match ask(&mut compiled, &Question::Table) {
+                Err(error) if Error::is_not_found(&error) => return Ok(None),
                 found => found?,
             }
             for question in [Question::Chains, Question::Rules, Question::Sets] {
-                self.ask(&mut compiled, &question, &mut interrupted)?;
+                ask(&mut compiled, &question)?;
             }
-            let sets: Vec<String> = compiled.sets.keys().cloned().collect();
-            for set in sets {
-                match self.ask(&mut compiled, &Question::Elements(set), &mut interrupted) {
-                    // Deleted meanwhile.
-                    Err(error) if error.is_not_found() => interrupted = true,
+            let fixed = compiled
+                .sets
+                .iter()
+                .filter(|(_, set)| set.dynamic.is_none());
+            let fixed: Vec<String> = fixed.map(|(name, _)| name.clone()).collect();
+            let mut deleted = false;
+            for set in fixed {
+                match ask(&mut compiled, &Question::Elements(set)) {
+                    // Meanwhile.
+                    Err(error) if error.is_not_found() => deleted = true,
                     answer => answer?,
                 }
             }
+            interrupted |= deleted;
             if !interrupted || last {
                 return Ok(Some(compiled));
             }
@@ -109,16 +122,44 @@ impl Nftables {
         Ok(None)
     }
 
+    /// What packets added to a dynamic set; see [`nft::Set::dynamic`]. Empty where there is no
+    /// such set.
+    pub fn dynamic(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+    ) -> Result<Vec<DynamicElement>> {
+        let question = Question::Elements(set.to_owned());
+        let mut elements = Vec::new();
+        for _ in 0..READ_TRIES {
+            elements.clear();
+            let interrupted = self.ask(family, table, &question, |kind, payload| {
+                elements.extend(dynamic_elements(kind, payload));
+            });
+            match interrupted {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.is_not_found() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(elements)
+    }
+
+    /// Asks, and hands out the answers; true where a change interrupted them.
     fn ask(
         &mut self,
-        compiled: &mut Compiled,
+        family: Family,
+        table: &str,
         question: &Question,
-        interrupted: &mut bool,
-    ) -> Result<()> {
+        mut take: impl FnMut(u16, &[u8]),
+    ) -> Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
-        let object = format!("table {}", compiled.name);
+        let object = format!("table {table}");
         let failed = |error: std::io::Error| Error::io(object.clone(), "read", &error);
-        let bytes = request(compiled.family, &compiled.name, question, self.sequence);
+        let bytes = request(family, table, question, self.sequence);
+        let mut interrupted = false;
         self.socket.send(&bytes, 0).map_err(failed)?;
         loop {
             self.buffer.clear();
@@ -133,17 +174,17 @@ impl Nftables {
                 if raw.sequence != self.sequence {
                     continue;
                 }
-                *interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
+                interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
                 match raw.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
                         return match raw.error() {
-                            None => Ok(()),
+                            None => Ok(interrupted),
                             Some((errno, message)) => {
                                 Err(Error::kernel(object, "read", errno, message.as_deref()))
                             }
                         };
                     }
-                    kind => compiled.take(kind, raw.payload()),
+                    kind => take(kind, raw.payload()),
                 }
             }
         }

@@ -53,7 +53,7 @@ fn one(table: &mut Compiled, op: &Op) -> Option<()> {
                 .values()
                 .flat_map(|chain| &chain.rules)
                 .flat_map(|rule| &rule.exprs)
-                .any(|expr| matches!(expr, Expr::Lookup { set, .. } if set == name));
+                .any(|expr| expr.set() == Some(name));
             if used {
                 return None;
             }
@@ -72,6 +72,12 @@ fn one(table: &mut Compiled, op: &Op) -> Option<()> {
                 set.elements.remove(key)?;
             }
         }
+        Op::DestroyElements(set, keys) => {
+            let set = table.sets.get_mut(set)?;
+            for key in keys {
+                set.elements.remove(key);
+            }
+        }
     }
     Some(())
 }
@@ -86,11 +92,13 @@ fn check(table: &Compiled) -> Result<(), String> {
     let mut targets = Vec::new();
     for expr in exprs {
         match expr {
-            Expr::Lookup { set, .. } if !table.sets.contains_key(set) => {
-                return Err(format!("no set {set}"));
-            }
             Expr::Verdict(verdict) => targets.push(verdict),
-            _ => {}
+            other => {
+                let set = other.set();
+                if let Some(set) = set.filter(|set| !table.sets.contains_key(*set)) {
+                    return Err(format!("no set {set}"));
+                }
+            }
         }
     }
     for datum in table

@@ -1,10 +1,9 @@
 //! The difference of two rulesets as a transaction that touches only what changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::compile::{Compiled, CompiledChain, CompiledRule, CompiledSet, Datum, ElementKey};
-use crate::expr::Expr;
 use crate::model::{Base, Family};
 
 /// Changes that the kernel makes all at once, or not at all.
@@ -46,8 +45,11 @@ pub enum Op {
     DeleteSet(String),
     /// Elements are in a set.
     AddElements(String, Vec<(ElementKey, Option<Datum>)>),
-    /// Elements are no longer in a set.
+    /// Elements are no longer in a set; refused where one was not there.
     DeleteElements(String, Vec<ElementKey>),
+    /// Elements are not in a set, whether they were or not: what packets added may end at any
+    /// time. Needs Linux 6.3.
+    DestroyElements(String, Vec<ElementKey>),
 }
 
 impl fmt::Display for Op {
@@ -71,7 +73,9 @@ impl fmt::Display for Op {
             Self::AddSet(name, _) => write!(f, "add set {name}"),
             Self::DeleteSet(name) => write!(f, "delete set {name}"),
             Self::AddElements(set, _) => write!(f, "add elements to set {set}"),
-            Self::DeleteElements(set, _) => write!(f, "delete elements of set {set}"),
+            Self::DeleteElements(set, _) | Self::DestroyElements(set, _) => {
+                write!(f, "delete elements of set {set}")
+            }
         }
     }
 }
@@ -113,6 +117,22 @@ pub fn diff(have: Option<&Compiled>, want: &Compiled, owns: impl Fn(&str) -> boo
     }
 }
 
+type Elements = BTreeMap<ElementKey, Option<Datum>>;
+
+/// The elements of `a` that `b` has not, or with other data: both are walked once, in order.
+fn missing<'a>(
+    a: &'a Elements,
+    b: &'a Elements,
+) -> impl Iterator<Item = (&'a ElementKey, &'a Option<Datum>)> {
+    let mut there = b.iter().peekable();
+    a.iter().filter(move |(key, datum)| {
+        while there.next_if(|(other, _)| other < key).is_some() {}
+        there
+            .next_if(|(other, _)| other == key)
+            .is_none_or(|(_, other)| other != *datum)
+    })
+}
+
 struct Diff<'a> {
     have: &'a Compiled,
     want: &'a Compiled,
@@ -133,7 +153,15 @@ impl<'a> Diff<'a> {
 
     /// Sets whose key or data changes: they are made anew.
     fn redefined_sets(&self) -> BTreeSet<&'a str> {
-        let shape = |set: &CompiledSet| (set.key_type, set.key_len, set.interval, set.data);
+        let shape = |set: &CompiledSet| {
+            (
+                set.key_type,
+                set.key_len,
+                set.interval,
+                set.dynamic,
+                set.data,
+            )
+        };
         self.had_sets()
             .filter(|(name, have)| {
                 let want = self.want.sets.get(*name);
@@ -146,9 +174,8 @@ impl<'a> Diff<'a> {
     /// Chains of either side whose rules are written anew.
     fn dirty_chains(&self, redefined: &BTreeSet<&str>) -> BTreeSet<&'a str> {
         let uses_redefined = |chain: &CompiledChain| {
-            chain.rules.iter().flat_map(|rule| &rule.exprs).any(
-                |expr| matches!(expr, Expr::Lookup { set, .. } if redefined.contains(set.as_str())),
-            )
+            let mut exprs = chain.rules.iter().flat_map(|rule| &rule.exprs);
+            exprs.any(|expr| expr.set().is_some_and(|set| redefined.contains(set)))
         };
         let changed = self.had_chains().filter(|(name, have)| {
             self.want
@@ -180,13 +207,10 @@ impl<'a> Diff<'a> {
             let Some(want) = self.want.sets.get(name) else {
                 continue;
             };
-            if redefined.contains(name.as_str()) {
+            if redefined.contains(name.as_str()) || want.dynamic.is_some() {
                 continue;
             }
-            let gone: Vec<ElementKey> = have
-                .elements
-                .iter()
-                .filter(|(key, datum)| want.elements.get(key) != Some(datum))
+            let gone: Vec<ElementKey> = missing(&have.elements, &want.elements)
                 .map(|(key, _)| key.clone())
                 .collect();
             if !gone.is_empty() {
@@ -238,12 +262,10 @@ impl<'a> Diff<'a> {
                 .sets
                 .get(name)
                 .filter(|_| !redefined.contains(name.as_str()));
-            let new: Vec<_> = want
-                .elements
-                .iter()
-                .filter(|(key, datum)| {
-                    have.is_none_or(|have| have.elements.get(key) != Some(datum))
-                })
+            let nothing = Elements::new();
+            let there = have.map_or(&nothing, |have| &have.elements);
+            let new: Vec<_> = missing(&want.elements, there)
+                .filter(|_| want.dynamic.is_none())
                 .map(|(key, datum)| (key.clone(), datum.clone()))
                 .collect();
             if !new.is_empty() {

@@ -1,10 +1,11 @@
 //! A packet through a ruleset, as the kernel would take it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::compile::{Compiled, CompiledSet, Datum, ElementKey};
 use crate::expr::{CmpOp, Expr, NETWORK, STATE_ESTABLISHED, STATUS_DNAT, ct, meta, word};
-use crate::model::{Family, NatKind, Policy, Verdict};
+use crate::model::{Family, NatKind, Policy, Reject, Verdict};
 use crate::value::{IpFamily, Type};
 
 /// Jumps deeper than this are refused by the kernel.
@@ -33,23 +34,76 @@ pub struct Packet {
     pub mark: u32,
     /// Mark of the connection.
     pub ct_mark: u32,
+    /// Whether the source is this host's own address.
+    pub from_local: bool,
     /// Whether the destination is this host's own address.
     pub to_local: bool,
     /// Whether the connection's destination was translated.
     pub dnat: bool,
     /// Whether it belongs or relates to a connection that is known.
     pub established: bool,
+    /// What the kernel draws for it: the index below N is this many 2^32ths of N.
+    pub random: u32,
+}
+
+impl Packet {
+    /// The first packet of a connection, from and to other hosts, that came by no link yet.
+    pub fn new(src: IpAddr, dst: IpAddr, proto: u8, sport: u16, dport: u16) -> Self {
+        Self {
+            src,
+            dst,
+            proto,
+            sport,
+            dport,
+            iif: String::new(),
+            oif: String::new(),
+            mark: 0,
+            ct_mark: 0,
+            from_local: false,
+            to_local: false,
+            dnat: false,
+            established: false,
+            random: 0,
+        }
+    }
+}
+
+/// What becomes of a packet at a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Accepted,
+    /// It is gone, silently.
+    Dropped,
+    /// It is gone, and the sender is told.
+    Rejected(Reject),
 }
 
 /// What a base chain did with a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Whether it goes on.
-    pub accepted: bool,
+    pub fate: Fate,
     /// Translation, where there is one.
     pub nat: Option<Nat>,
     /// The mark it leaves with.
     pub mark: u32,
+    /// Elements of dynamic sets that it added or had live on, in order; the table evaluated is
+    /// not changed.
+    pub updates: Vec<Updated>,
+}
+
+/// An element of a dynamic set that a packet added, or had live on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Updated {
+    /// Name of the set.
+    pub set: String,
+    /// The element.
+    pub key: ElementKey,
+    /// Its data: where it was there before, what it had.
+    pub data: Option<Datum>,
+    /// How long it lives from now on.
+    pub timeout: Duration,
 }
 
 /// A translation.
@@ -79,6 +133,7 @@ impl Compiled {
             registers: [0; REGISTERS],
             mark: packet.mark,
             nat: None,
+            updates: Vec::new(),
         };
         let end = if seen {
             machine.chain(chain, 0)
@@ -86,13 +141,14 @@ impl Compiled {
             End::Continue
         };
         Some(Outcome {
-            accepted: match end {
-                End::Accept => true,
-                End::Drop => false,
-                End::Continue => base.policy == Policy::Accept,
+            fate: match (end, base.policy) {
+                (End::Accept, _) | (End::Continue, Policy::Accept) => Fate::Accepted,
+                (End::Drop, _) | (End::Continue, Policy::Drop) => Fate::Dropped,
+                (End::Reject(how), _) => Fate::Rejected(how),
             },
             nat: machine.nat,
             mark: machine.mark,
+            updates: machine.updates,
         })
     }
 }
@@ -101,7 +157,20 @@ impl Compiled {
 enum End {
     Accept,
     Drop,
+    Reject(Reject),
     Continue,
+}
+
+impl From<Verdict> for Step {
+    fn from(verdict: Verdict) -> Self {
+        Self::Verdict(verdict)
+    }
+}
+
+/// What a rule came to.
+enum Step {
+    Verdict(Verdict),
+    Reject(Reject),
 }
 
 struct Machine<'a> {
@@ -110,6 +179,7 @@ struct Machine<'a> {
     registers: [u8; REGISTERS],
     mark: u32,
     nat: Option<Nat>,
+    updates: Vec<Updated>,
 }
 
 impl Machine<'_> {
@@ -121,11 +191,12 @@ impl Machine<'_> {
         for rule in &chain.rules {
             match self.rule(&rule.exprs) {
                 None => {}
-                Some(Verdict::Accept) => return End::Accept,
-                Some(Verdict::Drop) => return End::Drop,
-                Some(Verdict::Return) => return End::Continue,
-                Some(Verdict::Goto(to)) => return self.chain(&to, depth + 1),
-                Some(Verdict::Jump(to)) => match self.chain(&to, depth + 1) {
+                Some(Step::Reject(how)) => return End::Reject(how),
+                Some(Step::Verdict(Verdict::Accept)) => return End::Accept,
+                Some(Step::Verdict(Verdict::Drop)) => return End::Drop,
+                Some(Step::Verdict(Verdict::Return)) => return End::Continue,
+                Some(Step::Verdict(Verdict::Goto(to))) => return self.chain(&to, depth + 1),
+                Some(Step::Verdict(Verdict::Jump(to))) => match self.chain(&to, depth + 1) {
                     End::Continue => {}
                     end => return end,
                 },
@@ -134,8 +205,8 @@ impl Machine<'_> {
         End::Continue
     }
 
-    /// The rule's verdict, where it comes to one.
-    fn rule(&mut self, exprs: &[Expr]) -> Option<Verdict> {
+    /// What the rule decides, where it comes to that.
+    fn rule(&mut self, exprs: &[Expr]) -> Option<Step> {
         for expr in exprs {
             match expr {
                 Expr::Meta { key, dreg } => {
@@ -161,10 +232,19 @@ impl Machine<'_> {
                     let value = header.get(start..start + *len as usize)?;
                     self.store(*dreg, value);
                 }
-                Expr::FibDaddrType { dreg } => {
+                Expr::FibType { source, dreg } => {
+                    let local = if *source {
+                        self.packet.from_local
+                    } else {
+                        self.packet.to_local
+                    };
                     // RTN_LOCAL, RTN_UNICAST
-                    let kind: u32 = if self.packet.to_local { 2 } else { 1 };
+                    let kind: u32 = if local { 2 } else { 1 };
                     self.store(*dreg, &kind.to_ne_bytes());
+                }
+                Expr::Random { modulus, dreg } => {
+                    let index = (u64::from(self.packet.random) * u64::from(*modulus)) >> 32;
+                    self.store(*dreg, &(index as u32).to_ne_bytes());
                 }
                 Expr::Bitwise {
                     sreg,
@@ -193,22 +273,28 @@ impl Machine<'_> {
                     dreg,
                     invert,
                 } => {
-                    let set = self.table.sets.get(set)?;
-                    let found = find(set, &self.load(*sreg, set.key_len as usize));
+                    let found = self.find(set, *sreg)?;
                     if found.is_some() == *invert {
                         return None;
                     }
                     match (dreg, found.flatten()) {
-                        (Some(_), Some(Datum::Verdict(verdict))) => return Some(verdict.clone()),
-                        (Some(dreg), Some(Datum::Bytes(bytes))) => self.store(*dreg, bytes),
+                        (Some(_), Some(Datum::Verdict(verdict))) => return Some(verdict.into()),
+                        (Some(dreg), Some(Datum::Bytes(bytes))) => self.store(*dreg, &bytes),
                         _ => {}
                     }
                 }
+                Expr::Update {
+                    set,
+                    key,
+                    data,
+                    timeout,
+                } => self.update(set, *key, *data, *timeout)?,
                 Expr::Immediate { dreg, data } => self.store(*dreg, data),
-                Expr::Verdict(verdict) => return Some(verdict.clone()),
+                Expr::Verdict(verdict) => return Some(verdict.clone().into()),
+                Expr::Reject(how) => return Some(Step::Reject(*how)),
                 Expr::Masquerade { .. } => {
                     self.nat = Some(Nat::Masquerade);
-                    return Some(Verdict::Accept);
+                    return Some(Verdict::Accept.into());
                 }
                 Expr::Nat {
                     kind,
@@ -218,7 +304,7 @@ impl Machine<'_> {
                 } => {
                     if *family == IpFamily::of(self.packet.src) {
                         self.nat = Some(self.translate(*kind, *family, *addr, *port)?);
-                        return Some(Verdict::Accept);
+                        return Some(Verdict::Accept.into());
                     }
                 }
                 Expr::Counter => {}
@@ -226,6 +312,44 @@ impl Machine<'_> {
             }
         }
         None
+    }
+
+    /// Whether a set has the key that starts at a register, and its data; the outer [`None`]
+    /// where there is no such set.
+    fn find(&self, set: &str, sreg: u32) -> Option<Option<Option<Datum>>> {
+        let there = self.table.sets.get(set)?;
+        let key = self.load(sreg, there.key_len as usize);
+        if let Some(found) = find(there, &key) {
+            return Some(Some(found.cloned()));
+        }
+        let mut updates = self.updates.iter();
+        let added = updates.find(|added| added.set == set && added.key.key == key);
+        Some(added.map(|added| added.data.clone()))
+    }
+
+    fn update(&mut self, set: &str, key: u32, data: Option<u32>, timeout: u64) -> Option<()> {
+        let there = self.table.sets.get(set)?;
+        let data = match self.find(set, key)? {
+            Some(data) => data,
+            None => {
+                let added = self.updates.iter().filter(|added| added.set == set).count();
+                if there.elements.len() + added >= there.dynamic? as usize {
+                    return None;
+                }
+                data.zip(there.data)
+                    .map(|(data, (_, len))| Datum::Bytes(self.load(data, len as usize)))
+            }
+        };
+        self.updates.push(Updated {
+            set: set.to_owned(),
+            key: ElementKey {
+                key: self.load(key, there.key_len as usize),
+                starts: true,
+            },
+            data,
+            timeout: Duration::from_millis(timeout),
+        });
+        Some(())
     }
 
     fn translate(

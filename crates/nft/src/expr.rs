@@ -1,6 +1,6 @@
 //! The kernel's expressions: small steps on registers.
 
-use crate::model::{NatKind, Verdict};
+use crate::model::{NatKind, Reject, Verdict};
 use crate::value::IpFamily;
 
 /// A register by its number on the wire; see [`register`].
@@ -95,8 +95,17 @@ pub enum Expr {
         /// Into.
         dreg: Register,
     },
-    /// Whether the destination address is the host's own: loads the address's type.
-    FibDaddrType {
+    /// Whether an address is the host's own: loads the address's type.
+    FibType {
+        /// Of the source, or of the destination.
+        source: bool,
+        /// Into.
+        dreg: Register,
+    },
+    /// Loads a random number below another.
+    Random {
+        /// The other.
+        modulus: u32,
         /// Into.
         dreg: Register,
     },
@@ -156,8 +165,31 @@ pub enum Expr {
         /// `NF_NAT_RANGE_*`
         flags: u32,
     },
+    /// Answers that the packet goes nowhere, and drops it.
+    Reject(Reject),
+    /// Adds an element to a set, or has it live on; ends the rule where there is no room.
+    Update {
+        /// Name of the set.
+        set: String,
+        /// The key.
+        key: Register,
+        /// The data.
+        data: Option<Register>,
+        /// Milliseconds.
+        timeout: u64,
+    },
     /// Counts; the counts themselves are no part of a rule's identity.
     Counter,
     /// Read from the kernel and not known here: never equal to anything wanted.
     Unknown(String),
+}
+
+impl Expr {
+    /// The set it refers to.
+    pub fn set(&self) -> Option<&str> {
+        match self {
+            Self::Lookup { set, .. } | Self::Update { set, .. } => Some(set),
+            _ => None,
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub use compile::{Compiled, CompiledChain, CompiledRule, CompiledSet, Datum, Ele
 pub use diff::{Op, Transaction, diff};
 pub use expr::{CmpOp, Expr};
 pub use model::{
-    Base, Chain, ChainKind, Family, Hook, Key, MapDatum, MapTarget, NatKind, NatTo, Policy, Rule,
-    Set, SetData, Statement, Table, Verdict,
+    Base, Chain, ChainKind, Family, Hook, Key, Looked, MapDatum, MapTarget, NatKind, NatTo, Policy,
+    Reject, Rule, Set, SetData, Statement, Table, Update, Verdict,
 };
 pub use value::{IpFamily, Type, Value};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::value::{IpFamily, Type, Value};
 
@@ -143,7 +144,7 @@ impl Rule {
 }
 
 /// Something of a packet that is compared or looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// `ip saddr`, `ip6 saddr`
     Saddr(IpFamily),
@@ -169,6 +170,42 @@ pub enum Key {
     Mark,
     /// `ct mark`
     CtMark,
+    /// `numgen random mod 5`: an index, drawn anew at each lookup. Its type is [`Type::Mark`],
+    /// for the kernel has it in its own byte order.
+    Random(u32),
+    /// What a map says of other fields; the rule ends where the map does not know them. At most
+    /// one among the fields of a key, and not within another.
+    Looked(Looked),
+}
+
+/// A map lookup whose result is a field of another key, or the data of a new element.
+///
+/// The `nft` language has no such thing, and the program ends with a failed assertion when it
+/// lists one (1.0.6): it takes the result of a lookup to be no bytes long. So the data of such a
+/// map begins with one unused field of four bytes ([`Looked::map_of`]). It lands in the register
+/// before the field's own, and what the program lists in the place of the result are the fields
+/// that were looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// What is looked up.
+    pub keys: Vec<Key>,
+    /// Name of the map.
+    pub map: String,
+    /// Fields of the map's data without the unused one.
+    pub data: Vec<Type>,
+}
+
+impl Looked {
+    /// A map that can be looked up so.
+    pub fn map_of(key: impl Into<Vec<Type>>, data: &[Type]) -> Set {
+        let data = [&[Type::Mark], data].concat();
+        Set::map(key, SetData::Values(data))
+    }
+
+    /// Data of such a map, to be compiled by [`crate::Datum::of`].
+    pub fn data_of(data: &[Value]) -> Vec<Value> {
+        [&[Value::Mark(0)], data].concat()
+    }
 }
 
 /// One test or action.
@@ -203,6 +240,8 @@ pub enum Statement {
     },
     /// `fib daddr type local`
     DaddrIsLocal,
+    /// `fib saddr type local`
+    SaddrIsLocal,
     /// `ct status dnat`: the connection's destination was translated.
     CtDnat,
     /// `ct state established,related`
@@ -234,6 +273,35 @@ pub enum Statement {
     },
     /// `meta mark set meta mark or 0x4000`
     SetMarkBits(u32),
+    /// `meta mark set meta mark and 0xffffbfff`; the bits to clear.
+    ClearMarkBits(u32),
+    /// `reject with tcp reset`; works in nat chains too.
+    Reject(Reject),
+    /// `update @affinity { ip saddr . ip daddr timeout 3h : ... }`
+    Update(Update),
+}
+
+/// How a packet is answered that goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// `reject with tcp reset`; only behind `meta l4proto tcp`.
+    TcpReset,
+    /// `reject with icmpx port-unreachable`
+    PortUnreachable,
+}
+
+/// A packet's own addition to a dynamic set or map. An element that is there keeps its data and
+/// lives on for the timeout; where the set is full, the rule ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Name of the set; [`Set::dynamic`].
+    pub set: String,
+    /// The element's key.
+    pub key: Vec<Key>,
+    /// Its data; empty for a set.
+    pub data: Vec<Key>,
+    /// How long it lives from the last packet on; whole milliseconds.
+    pub timeout: Duration,
 }
 
 impl Statement {
@@ -307,6 +375,9 @@ pub struct Set {
     pub key: Vec<Type>,
     /// Elements may be ranges ([`Value::Net`]); only for a key of one field.
     pub interval: bool,
+    /// Packets add elements ([`Statement::Update`]), at most this many; each has a timeout. They
+    /// are no part of what the set is: never compared, never removed by a difference.
+    pub dynamic: Option<u32>,
     /// What a map holds.
     pub data: Option<SetData>,
     /// Elements.
@@ -328,6 +399,7 @@ impl Set {
         Self {
             key: key.into(),
             interval: false,
+            dynamic: None,
             data: None,
             elements: BTreeMap::new(),
         }

@@ -1,10 +1,11 @@
 //! The words of `nft list table`.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::time::Duration;
 
 use crate::model::{
-    Base, Chain, Hook, Key, MapDatum, NatKind, NatTo, Policy, Rule, Set, SetData, Statement, Table,
-    Verdict,
+    Base, Chain, Hook, Key, Looked, MapDatum, NatKind, NatTo, Policy, Reject, Rule, Set, SetData,
+    Statement, Table, Update, Verdict,
 };
 use crate::value::{IpFamily, Type, Value};
 
@@ -51,6 +52,9 @@ fn write_set(f: &mut Formatter<'_>, name: &str, set: &Set) -> fmt::Result {
         }
     }
     writeln!(f)?;
+    if let Some(size) = set.dynamic {
+        writeln!(f, "\t\tsize {size}\n\t\tflags dynamic,timeout")?;
+    }
     if set.interval {
         writeln!(f, "\t\tflags interval")?;
     }
@@ -165,6 +169,7 @@ impl Display for Statement {
                 write!(f, "{} {}@{set}", joined(keys, " . "), not(*negate))
             }
             Self::DaddrIsLocal => write!(f, "fib daddr type local"),
+            Self::SaddrIsLocal => write!(f, "fib saddr type local"),
             Self::CtDnat => write!(f, "ct status dnat"),
             Self::CtEstablished => write!(f, "ct state established,related"),
             Self::Counter => write!(f, "counter packets 0 bytes 0"),
@@ -184,8 +189,45 @@ impl Display for Statement {
             Self::SetMarkBits(bits) => {
                 write!(f, "meta mark set meta mark | {}", Value::Mark(*bits))
             }
+            Self::ClearMarkBits(bits) => {
+                write!(f, "meta mark set meta mark & {}", Value::Mark(!bits))
+            }
+            Self::Reject(Reject::TcpReset) => write!(f, "reject with tcp reset"),
+            // Of all ways to reject the one that needs no words.
+            Self::Reject(Reject::PortUnreachable) => write!(f, "reject"),
+            Self::Update(update) => write!(f, "{update}"),
         }
     }
+}
+
+impl Display for Update {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let key = joined(&self.key, " . ");
+        write!(
+            f,
+            "update @{} {{ {key} timeout {}",
+            self.set,
+            time(self.timeout)
+        )?;
+        if !self.data.is_empty() {
+            write!(f, " : {}", joined(&self.data, " . "))?;
+        }
+        write!(f, " }}")
+    }
+}
+
+/// Days, hours, minutes, seconds, milliseconds, each where there are some.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts = [
+        (seconds / 86400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (time.subsec_millis().into(), "ms"),
+    ];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    joined(parts.map(|(number, unit)| format!("{number}{unit}")), "")
 }
 
 impl Display for NatTo {
@@ -215,6 +257,10 @@ impl Display for Verdict {
 impl Display for Key {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Random(modulus) => return write!(f, "numgen random mod {modulus}"),
+            Self::Looked(Looked { keys, map, .. }) => {
+                return write!(f, "{} map @{map}", joined(keys, " . "));
+            }
             Self::Saddr(IpFamily::V4) => "ip saddr",
             Self::Saddr(IpFamily::V6) => "ip6 saddr",
             Self::Daddr(IpFamily::V4) => "ip daddr",

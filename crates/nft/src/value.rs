@@ -134,19 +134,26 @@ impl From<IpNet> for Value {
 impl Value {
     /// As the kernel compares it: network order, except marks; names padded to their full length.
     pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// The same behind other bytes.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         match self {
-            Self::V4(ip) => ip.octets().to_vec(),
-            Self::V6(ip) => ip.octets().to_vec(),
-            Self::Net(net) => Self::from(net.network()).bytes(),
-            Self::Proto(number) => vec![*number],
-            Self::Port(port) => port.to_be_bytes().to_vec(),
-            Self::Mark(mark) => mark.to_ne_bytes().to_vec(),
+            Self::V4(ip) => bytes.extend_from_slice(&ip.octets()),
+            Self::V6(ip) => bytes.extend_from_slice(&ip.octets()),
+            Self::Net(net) => Self::from(net.network()).write(bytes),
+            Self::Proto(number) => bytes.push(*number),
+            Self::Port(port) => bytes.extend_from_slice(&port.to_be_bytes()),
+            Self::Mark(mark) => bytes.extend_from_slice(&mark.to_ne_bytes()),
             Self::Name(name) => {
-                let mut bytes = name.as_bytes().to_vec();
-                bytes.resize(Type::IfName.len(), 0);
-                bytes
+                let end = bytes.len() + Type::IfName.len();
+                bytes.extend_from_slice(name.as_bytes());
+                bytes.resize(end, 0);
             }
-            Self::Family(family) => vec![family.number()],
+            Self::Family(family) => bytes.push(family.number()),
         }
     }
 }

@@ -332,10 +332,7 @@ proptest! {
         prop_assume!(src.is_ipv4() == dst.is_ipv4());
         let cluster = cluster(nodes.into_iter().chain([node(1, true)]));
         let plan = plan(&cluster, &config(mode), "node1", &underlay()).unwrap();
-        let packet = Packet {
-            src, dst, proto: 17, sport: 1, dport: 2, iif: String::new(), oif: "eth0".into(),
-            mark: 0, ct_mark: 0, to_local: false, dnat: false, established: false,
-        };
+        let packet = Packet { oif: "eth0".into(), ..Packet::new(src, dst, 17, 1, 2) };
         let outcome = render(&plan).nft.compile().eval("fabric-postrouting", &packet).unwrap();
         let expected = plan.masquerade.applies(src, dst).then_some(Nat::Masquerade);
         prop_assert_eq!(outcome.nat, expected);

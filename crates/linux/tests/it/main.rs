@@ -7,6 +7,7 @@ mod monitor;
 mod netns;
 mod nftables;
 mod routes;
+mod services;
 mod tc;
 
 use linux::{NetNs, Netlink};

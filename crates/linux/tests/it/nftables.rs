@@ -11,7 +11,7 @@ use nft::{
 
 use crate::{namespace, root};
 
-fn nat(hook: Hook, priority: i32) -> Option<Base> {
+pub(crate) fn nat(hook: Hook, priority: i32) -> Option<Base> {
     Some(Base {
         kind: ChainKind::Nat,
         hook,
@@ -172,7 +172,7 @@ fn table() -> Table {
     table
 }
 
-fn apply(nftables: &mut Nftables, want: &Table) -> Transaction {
+pub(crate) fn apply(nftables: &mut Nftables, want: &Table) -> Transaction {
     let have = nftables.read(want.family, &want.name).unwrap();
     let changes = diff(have.as_ref(), &want.compile(), |_| true);
     nftables.apply(&changes).unwrap();
@@ -192,13 +192,17 @@ fn apply(nftables: &mut Nftables, want: &Table) -> Transaction {
 }
 
 /// What the `nft` program lists, where there is one.
-fn listed(netns: &NetNs) -> Option<String> {
+pub(crate) fn listed(netns: &NetNs) -> Option<String> {
     let output = run_in(netns, || {
         Command::new("nft").args(["list", "ruleset"]).output()
     })
     .unwrap();
     match output {
-        Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
+        Ok(output) => {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "nft: {}: {stderr}", output.status);
+            Some(String::from_utf8(output.stdout).unwrap())
+        }
         Err(_) => {
             testing::skip("nft list", "needs the nft program; make setup installs it");
             None

@@ -80,6 +80,12 @@ impl<'a> Reader<'a> {
         ))
     }
 
+    pub fn u64(self, wanted: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(
+            self.get(wanted)?.get(..8)?.try_into().ok()?,
+        ))
+    }
+
     pub fn text(self, wanted: u16) -> Option<String> {
         let bytes = self.get(wanted)?;
         let end = bytes

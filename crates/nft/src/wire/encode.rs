@@ -119,6 +119,10 @@ impl Batch<'_> {
                 let elements = keys.iter().map(|key| (key, None));
                 self.elements(msg::DEL_ELEMENTS, 0, &about, set, elements);
             }
+            Op::DestroyElements(set, keys) => {
+                let elements = keys.iter().map(|key| (key, None));
+                self.elements(msg::DESTROY_ELEMENTS, 0, &about, set, elements);
+            }
         }
     }
 
@@ -132,20 +136,18 @@ impl Batch<'_> {
         elements: impl Iterator<Item = (&'e ElementKey, Option<&'e Datum>)>,
     ) {
         let mut elements = elements.peekable();
+        let table = self.table;
         while elements.peek().is_some() {
-            let mut list = Writer::default();
-            while list.bytes.len() < ELEMENTS_LEN {
-                let Some((key, datum)) = elements.next() else {
-                    break;
-                };
-                write_element(&mut list, key, datum);
-            }
-            let table = self.table;
             self.message(kind, flags, about, |w| {
                 w.text(1, table);
                 w.text(2, set);
-                w.nest(set_attr::ELEMENTS, |w| {
-                    w.bytes.extend_from_slice(&list.bytes)
+                w.nest(set_attr::ELEMENTS, |list| {
+                    let full = list.bytes.len() + ELEMENTS_LEN;
+                    while list.bytes.len() < full
+                        && let Some((key, datum)) = elements.next()
+                    {
+                        write_element(list, key, datum);
+                    }
                 });
             });
         }
@@ -171,36 +173,40 @@ impl Batch<'_> {
     ) {
         let sequence = Encoded::FIRST + self.out.about.len() as u32;
         self.out.about.push(about.to_owned());
-        let mut body = Writer::default();
-        write(&mut body);
-        self.out.bytes.extend(message(
+        message(
+            &mut self.out.bytes,
             kind,
             REQUEST | flags,
             sequence,
             header,
-            &body.bytes,
-        ));
+            write,
+        );
     }
 }
 
-/// One netlink message.
+/// One netlink message behind others.
 pub(super) fn message(
+    bytes: &mut Vec<u8>,
     kind: u16,
     flags: u16,
     sequence: u32,
     header: [u8; 4],
-    body: &[u8],
-) -> Vec<u8> {
-    let len = 20 + body.len();
-    let mut bytes = Vec::with_capacity(len);
-    bytes.extend_from_slice(&(len as u32).to_ne_bytes());
+    write: impl FnOnce(&mut Writer),
+) {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&kind.to_ne_bytes());
     bytes.extend_from_slice(&flags.to_ne_bytes());
     bytes.extend_from_slice(&sequence.to_ne_bytes());
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(body);
-    bytes
+    let mut writer = Writer {
+        bytes: std::mem::take(bytes),
+    };
+    write(&mut writer);
+    *bytes = writer.bytes;
+    let len = (bytes.len() - start) as u32;
+    bytes[start..start + 4].copy_from_slice(&len.to_ne_bytes());
 }
 
 fn write_base(w: &mut Writer, base: &Base) {
@@ -262,6 +268,9 @@ fn write_set(w: &mut Writer, set: &CompiledSet, id: u32) {
     if set.data.is_some() {
         flags |= set_attr::FLAG_MAP;
     }
+    if set.dynamic.is_some() {
+        flags |= set_attr::FLAG_DYNAMIC | set_attr::FLAG_TIMEOUT;
+    }
     w.u32(set_attr::FLAGS, flags);
     w.u32(set_attr::KEY_TYPE, set.key_type);
     w.u32(set_attr::KEY_LEN, set.key_len);
@@ -270,6 +279,11 @@ fn write_set(w: &mut Writer, set: &CompiledSet, id: u32) {
         if kind != VERDICT_TYPE {
             w.u32(set_attr::DATA_LEN, len);
         }
+    }
+    if let Some(size) = set.dynamic {
+        w.nest(set_attr::DESCRIPTION, |description| {
+            description.u32(set_attr::DESCRIPTION_SIZE, size);
+        });
     }
     w.u32(set_attr::ID, id);
 }

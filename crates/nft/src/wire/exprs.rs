@@ -3,15 +3,27 @@
 use super::attr::{Reader, Writer};
 use super::{DATA_VALUE, DATA_VERDICT, LIST_ELEMENT};
 use crate::expr::{CmpOp, Expr};
-use crate::model::{NatKind, Verdict};
+use crate::model::{NatKind, Reject, Verdict};
 use crate::value::IpFamily;
 
 const NAME: u16 = 1;
 const DATA: u16 = 2;
 /// `NFT_FIB_RESULT_ADDRTYPE`
 const FIB_ADDRTYPE: u32 = 3;
+/// `NFTA_FIB_F_SADDR`
+const FIB_SADDR: u32 = 1;
 /// `NFTA_FIB_F_DADDR`
 const FIB_DADDR: u32 = 2;
+/// `NFT_NG_RANDOM`
+const NUMGEN_RANDOM: u32 = 1;
+/// `NFT_DYNSET_OP_UPDATE`
+const DYNSET_UPDATE: u32 = 1;
+/// `NFT_REJECT_TCP_RST`
+const TCP_RESET: u32 = 1;
+/// `NFT_REJECT_ICMPX_UNREACH`
+const ICMPX: u32 = 2;
+/// `NFT_REJECT_ICMPX_PORT_UNREACH`
+const PORT_UNREACHABLE: u8 = 1;
 
 pub(super) fn write(list: &mut Writer, expr: &Expr) {
     list.nest(LIST_ELEMENT, |item| {
@@ -25,7 +37,10 @@ fn name(expr: &Expr) -> &str {
         Expr::Meta { .. } | Expr::MetaSet { .. } => "meta",
         Expr::Ct { .. } => "ct",
         Expr::Payload { .. } => "payload",
-        Expr::FibDaddrType { .. } => "fib",
+        Expr::FibType { .. } => "fib",
+        Expr::Random { .. } => "numgen",
+        Expr::Reject(_) => "reject",
+        Expr::Update { .. } => "dynset",
         Expr::Bitwise { .. } => "bitwise",
         Expr::Cmp { .. } => "cmp",
         Expr::Lookup { .. } => "lookup",
@@ -62,10 +77,34 @@ fn write_data(data: &mut Writer, expr: &Expr) {
             data.u32(3, *offset);
             data.u32(4, *len);
         }
-        Expr::FibDaddrType { dreg } => {
+        Expr::FibType { source, dreg } => {
             data.u32(1, *dreg);
             data.u32(2, FIB_ADDRTYPE);
-            data.u32(3, FIB_DADDR);
+            data.u32(3, if *source { FIB_SADDR } else { FIB_DADDR });
+        }
+        Expr::Random { modulus, dreg } => {
+            data.u32(1, *dreg);
+            data.u32(2, *modulus);
+            data.u32(3, NUMGEN_RANDOM);
+        }
+        Expr::Reject(Reject::TcpReset) => data.u32(1, TCP_RESET),
+        Expr::Reject(Reject::PortUnreachable) => {
+            data.u32(1, ICMPX);
+            data.put(2, &[PORT_UNREACHABLE]);
+        }
+        Expr::Update {
+            set,
+            key,
+            data: value,
+            timeout,
+        } => {
+            data.text(1, set);
+            data.u32(3, DYNSET_UPDATE);
+            data.u32(4, *key);
+            if let Some(value) = value {
+                data.u32(5, *value);
+            }
+            data.put(6, &timeout.to_be_bytes());
         }
         Expr::Bitwise {
             sreg,
@@ -161,9 +200,26 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
             len: data.u32(4)?,
             dreg: data.u32(1)?,
         },
-        "fib" if data.u32(2) == Some(FIB_ADDRTYPE) && data.u32(3) == Some(FIB_DADDR) => {
-            Expr::FibDaddrType { dreg: data.u32(1)? }
+        "fib" if data.u32(2) == Some(FIB_ADDRTYPE) => Expr::FibType {
+            source: match data.u32(3)? {
+                FIB_SADDR => true,
+                FIB_DADDR => false,
+                _ => return None,
+            },
+            dreg: data.u32(1)?,
+        },
+        "numgen" if data.u32(3) == Some(NUMGEN_RANDOM) && data.u32(4).unwrap_or(0) == 0 => {
+            Expr::Random {
+                modulus: data.u32(2)?,
+                dreg: data.u32(1)?,
+            }
         }
+        "reject" => Expr::Reject(match (data.u32(1)?, data.get(2)) {
+            (TCP_RESET, _) => Reject::TcpReset,
+            (ICMPX, Some([PORT_UNREACHABLE])) => Reject::PortUnreachable,
+            _ => return None,
+        }),
+        "dynset" => read_update(data)?,
         "bitwise" if data.u32(6).unwrap_or(0) == 0 => Expr::Bitwise {
             sreg: data.u32(1)?,
             dreg: data.u32(2)?,
@@ -198,6 +254,20 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
         },
         "counter" => Expr::Counter,
         _ => return None,
+    })
+}
+
+/// Inverted, or with expressions of its own, it is nothing this crate writes.
+fn read_update(data: Reader<'_>) -> Option<Expr> {
+    let plain = data.u32(9).unwrap_or(0) == 0 && data.get(7).is_none() && data.get(10).is_none();
+    if data.u32(3) != Some(DYNSET_UPDATE) || !plain {
+        return None;
+    }
+    Some(Expr::Update {
+        set: data.text(1)?,
+        key: data.u32(4)?,
+        data: data.u32(5),
+        timeout: data.u64(6).unwrap_or(0),
     })
 }
 

@@ -27,6 +27,8 @@ pub(crate) mod msg {
     pub const NEW_ELEMENTS: u8 = 12;
     pub const GET_ELEMENTS: u8 = 13;
     pub const DEL_ELEMENTS: u8 = 14;
+    /// Since Linux 6.3.
+    pub const DESTROY_ELEMENTS: u8 = 30;
 }
 
 /// Attributes of sets and their elements.
@@ -38,15 +40,23 @@ pub(crate) mod set_attr {
     pub const KEY_LEN: u16 = 5;
     pub const DATA_TYPE: u16 = 6;
     pub const DATA_LEN: u16 = 7;
+    pub const DESCRIPTION: u16 = 9;
     pub const ID: u16 = 10;
+
+    pub const DESCRIPTION_SIZE: u16 = 1;
 
     pub const FLAG_INTERVAL: u32 = 4;
     pub const FLAG_MAP: u32 = 8;
+    pub const FLAG_TIMEOUT: u32 = 0x10;
+    /// `NFT_SET_EVAL`
+    pub const FLAG_DYNAMIC: u32 = 0x20;
 
     pub const ELEMENTS: u16 = 3;
     pub const ELEMENT_KEY: u16 = 1;
     pub const ELEMENT_DATA: u16 = 2;
     pub const ELEMENT_FLAGS: u16 = 3;
+    /// Milliseconds until it ends.
+    pub const ELEMENT_EXPIRATION: u16 = 5;
     /// `NFT_SET_ELEM_INTERVAL_END`
     pub const INTERVAL_END: u32 = 1;
 }

@@ -3,6 +3,8 @@
 //! The order is table, chains, rules, sets, and then the elements of each set; see
 //! `linux::nftables`, which sends them.
 
+use std::time::Duration;
+
 use super::attr::{Reader, Writer};
 use super::{DATA_VALUE, DATA_VERDICT, SUBSYSTEM, chain_attr, encode, exprs, msg, set_attr};
 use crate::compile::{
@@ -31,27 +33,62 @@ pub enum Question {
 
 /// The bytes of a request.
 pub fn request(family: Family, table: &str, question: &Question, sequence: u32) -> Vec<u8> {
-    let mut body = Writer::default();
-    // The table's name is the first attribute of every object.
-    body.text(1, table);
     let (kind, flags) = match question {
         Question::Table => (msg::GET_TABLE, ACK),
         Question::Chains => (msg::GET_CHAIN, DUMP),
         Question::Rules => (msg::GET_RULE, DUMP),
         Question::Sets => (msg::GET_SET, DUMP),
-        Question::Elements(set) => {
-            body.text(2, set);
-            (msg::GET_ELEMENTS, DUMP)
-        }
+        Question::Elements(_) => (msg::GET_ELEMENTS, DUMP),
     };
     let kind = u16::from(SUBSYSTEM) << 8 | u16::from(kind);
+    let header = [family.number(), 0, 0, 0];
+    let mut bytes = Vec::new();
     encode::message(
+        &mut bytes,
         kind,
         REQUEST | flags,
         sequence,
-        [family.number(), 0, 0, 0],
-        &body.bytes,
-    )
+        header,
+        |body: &mut Writer| {
+            // The table's name is the first attribute of every object.
+            body.text(1, table);
+            if let Question::Elements(set) = question {
+                body.text(2, set);
+            }
+        },
+    );
+    bytes
+}
+
+/// An element that a packet added to a dynamic set or map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynamicElement {
+    /// Its key.
+    pub key: ElementKey,
+    /// Its data, in a map.
+    pub data: Option<Datum>,
+    /// How long it lives on.
+    pub remaining: Duration,
+}
+
+/// The elements of an answer to [`Question::Elements`], as a dynamic set has them.
+pub fn dynamic_elements(kind: u16, payload: &[u8]) -> Vec<DynamicElement> {
+    let kind_wanted = u16::from(SUBSYSTEM) << 8 | u16::from(msg::NEW_ELEMENTS);
+    let Some(body) = payload.get(4..).filter(|_| kind == kind_wanted) else {
+        return Vec::new();
+    };
+    let items = Reader(body).nest(set_attr::ELEMENTS);
+    items
+        .filter_map(|(_, item)| {
+            let (key, data) = read_element(Reader(item))?;
+            let remaining = Reader(item).u64(set_attr::ELEMENT_EXPIRATION).unwrap_or(0);
+            Some(DynamicElement {
+                key,
+                data,
+                remaining: Duration::from_millis(remaining),
+            })
+        })
+        .collect()
 }
 
 impl Compiled {
@@ -87,7 +124,8 @@ impl Compiled {
             }
             msg::NEW_ELEMENTS => {
                 let set = body.text(set_attr::NAME);
-                if let Some(set) = set.and_then(|name| self.sets.get_mut(&name)) {
+                let set = set.and_then(|name| self.sets.get_mut(&name));
+                if let Some(set) = set.filter(|set| set.dynamic.is_none()) {
                     let items = body.nest(set_attr::ELEMENTS);
                     set.elements
                         .extend(items.filter_map(|(_, item)| read_element(Reader(item))));
@@ -156,6 +194,10 @@ fn read_set(body: Reader<'_>) -> Option<(String, CompiledSet)> {
         key_type: body.u32(set_attr::KEY_TYPE)?,
         key_len: body.u32(set_attr::KEY_LEN)?,
         interval: flags & set_attr::FLAG_INTERVAL != 0,
+        dynamic: (flags & (set_attr::FLAG_DYNAMIC | set_attr::FLAG_TIMEOUT) != 0).then(|| {
+            let description = body.nest(set_attr::DESCRIPTION);
+            description.u32(set_attr::DESCRIPTION_SIZE).unwrap_or(0)
+        }),
         data: data.filter(|_| flags & set_attr::FLAG_MAP != 0),
         elements: Default::default(),
     };

@@ -187,3 +187,30 @@ fn what_is_in_use_or_missing_is_refused() {
     changes.ops = vec![Op::DeleteTable];
     assert_eq!(apply(Some(there), &changes), Ok(None));
 }
+
+#[test]
+fn what_packets_added_is_no_difference() {
+    let mut table = Table::new(Family::Inet, "flatnet");
+    let set = Set {
+        dynamic: Some(100),
+        ..Set::of([Type::Ipv4])
+    };
+    table.sets.insert("own-clients".into(), set);
+    let want = table.compile();
+    let mut have = want.clone();
+    let clients = have.sets.get_mut("own-clients").unwrap();
+    let client = nft::ElementKey::of(&[Value::V4([10, 9, 9, 9].into())]);
+    clients.elements.insert(client.clone(), None);
+    assert!(diff(Some(&have), &want, owns).is_empty());
+
+    let mut forget = diff(None, &want, owns);
+    forget.ops = vec![Op::DestroyElements("own-clients".into(), vec![client])];
+    let made = apply(Some(have), &forget).unwrap().unwrap();
+    assert_eq!(made, want);
+    assert_eq!(apply(Some(made), &forget), Ok(Some(want.clone())));
+
+    let mut larger = want.clone();
+    larger.sets.get_mut("own-clients").unwrap().dynamic = Some(200);
+    let changes = diff(Some(&want), &larger, owns);
+    assert_eq!(changes.ops.len(), 2, "another size is another set");
+}

@@ -5,6 +5,7 @@
 
 mod difference;
 mod packets;
+mod services;
 mod wire;
 
 use nft::{Base, ChainKind, Hook, Policy};

@@ -1,4 +1,4 @@
-use nft::eval::{Nat, Outcome, Packet};
+use nft::eval::{Fate, Nat, Outcome, Packet};
 use nft::{
     Chain, ChainKind, Family, Hook, IpFamily, Key, MapDatum, MapTarget, NatKind, NatTo, Rule, Set,
     SetData, Statement, Table, Type, Value, Verdict,
@@ -7,19 +7,11 @@ use nft::{
 use crate::base;
 
 fn packet(src: &str, dst: &str, proto: u8, dport: u16) -> Packet {
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
     Packet {
-        src: src.parse().unwrap(),
-        dst: dst.parse().unwrap(),
-        proto,
-        sport: 40000,
-        dport,
         iif: "eth0".into(),
-        oif: String::new(),
-        mark: 0,
-        ct_mark: 0,
         to_local: true,
-        dnat: false,
-        established: false,
+        ..Packet::new(src, dst, proto, 40000, dport)
     }
 }
 
@@ -138,7 +130,7 @@ fn jumps_returns_and_verdict_maps() {
     table.chains.insert("comes-back".into(), sub([back, never]));
     let mark = |dst: &str, port| {
         let outcome = run(&table, &packet("1.2.3.4", dst, 6, port));
-        (outcome.accepted, outcome.mark)
+        (outcome.fate == Fate::Accepted, outcome.mark)
     };
     assert_eq!(
         mark("10.96.0.1", 80),
@@ -149,7 +141,11 @@ fn jumps_returns_and_verdict_maps() {
     assert_eq!(mark("10.96.0.3", 80), (false, 0));
     assert_eq!(mark("10.96.0.1", 81), (true, 8), "not in the map");
     let v6 = run(&table, &packet("fd00::1", "fd00::2", 6, 80));
-    assert_eq!((v6.accepted, v6.mark), (true, 8), "not the map's family");
+    assert_eq!(
+        (v6.fate, v6.mark),
+        (Fate::Accepted, 8),
+        "not the map's family"
+    );
 }
 
 #[test]
@@ -188,7 +184,7 @@ fn ranges_names_and_states() {
         ]),
     ];
     table.chains.insert("start".into(), chain(rules));
-    let passes = |packet: &Packet| run(&table, packet).accepted;
+    let passes = |packet: &Packet| run(&table, packet).fate == Fate::Accepted;
     for inside in [
         "10.0.0.0",
         "10.255.255.255",
