@@ -8,6 +8,7 @@
 //! Every error names the operation, the object and the kernel's own words; see [`Error`].
 
 pub mod addr;
+pub mod announce;
 mod error;
 pub mod fake;
 pub mod kernel;
