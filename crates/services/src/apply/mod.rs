@@ -1,13 +1,24 @@
 //! What the plan asks for, to the kernel: the only I/O of Services.
 
+mod backend;
+mod iptables;
+mod nftables;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use linux::Kernel;
+use linux::{Error, Event, Kernel};
+use model::config::ServicesMode;
 use model::{Changed, Cluster, Config, Key};
 use serde::Serialize;
 
-use crate::plan::Plan;
+use self::backend::{Backend, Done};
+use self::iptables::Iptables;
+use self::nftables::Nftables;
+use crate::plan::{Plan, Settings};
+
+/// What was refused is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is wrong with a Service or its slices; the rest is served all the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,7 +50,7 @@ pub struct Report {
     /// What is wrong with objects of the cluster, all of it, sorted.
     pub problems: Vec<Problem>,
     /// What the kernel refused; tried again.
-    pub errors: Vec<linux::Error>,
+    pub errors: Vec<Error>,
     /// How many changes the kernel made.
     pub changes: usize,
     /// When to call again if nothing else happens.
@@ -51,6 +62,12 @@ pub struct Report {
 pub struct Services {
     node: String,
     plan: Option<Plan>,
+    nftables: Nftables,
+    iptables: Iptables,
+    /// The mode whose rules are in the kernel, and as the plan is; absent where that is not known.
+    current: Option<ServicesMode>,
+    /// The mode that is known to have nothing in the kernel.
+    absent: Option<ServicesMode>,
 }
 
 impl Services {
@@ -59,6 +76,10 @@ impl Services {
         Self {
             node: node.into(),
             plan: None,
+            nftables: Nftables::default(),
+            iptables: Iptables::default(),
+            current: None,
+            absent: None,
         }
     }
 
@@ -69,24 +90,103 @@ impl Services {
 
     /// Takes note of a change in the kernel; true where [`Services::reconcile`] is due because
     /// somebody else changed what belongs to Services.
-    pub fn notice(&mut self, _event: &linux::Event) -> bool {
-        false
+    pub fn notice(&mut self, event: &Event) -> bool {
+        let concerned = match self.current {
+            Some(mode) => *event == Event::Lost || self.backend(mode).concerns(event),
+            None => false,
+        };
+        if concerned {
+            self.resync();
+        }
+        concerned
     }
 
     /// Forgets what is known to be there: the next reconcile reads the kernel.
-    pub fn resync(&mut self) {}
+    pub fn resync(&mut self) {
+        self.current = None;
+    }
 
     /// Makes the kernel serve the cluster's Services. `changed` names what differs from the last
     /// call; the first call takes the whole cluster.
     pub fn reconcile(
         &mut self,
-        _kernel: &mut dyn Kernel,
-        _cluster: &Cluster,
-        _changed: &Changed,
-        _config: &Config,
+        kernel: &mut dyn Kernel,
+        cluster: &Cluster,
+        changed: &Changed,
+        config: &Config,
         _now: Instant,
     ) -> Report {
-        let _ = &self.node;
-        Report::default()
+        // A node that is not in the cluster yet keeps what it has; the fabric tells of it.
+        let Some(settings) = Settings::of(cluster, config, &self.node) else {
+            return Report::default();
+        };
+        let (plan, delta) = match self.plan.take() {
+            Some(mut plan) if *plan.settings() == settings => {
+                let delta = plan.update(cluster, &changed.services);
+                (plan, Some(delta))
+            }
+            _ => (Plan::of(settings, cluster), None),
+        };
+        let mode = config.services.mode;
+        let mut done = match delta.filter(|_| self.current == Some(mode)) {
+            Some(delta) => self.backend(mode).update(kernel, &plan, &delta),
+            None => self.backend(mode).sync(kernel, &plan),
+        };
+        self.current = done.errors.is_empty().then_some(mode);
+        if self.current.is_some() {
+            self.remove_other(kernel, mode, &mut done);
+        }
+        let report = report(&plan, done);
+        self.plan = Some(plan);
+        report
+    }
+
+    /// Removes all rules of Services, of both modes: for `flatnet agent --cleanup`.
+    pub fn remove_all(kernel: &mut dyn Kernel) -> Vec<Error> {
+        let mut services = Self::new("");
+        let modes = [ServicesMode::Nftables, ServicesMode::Iptables];
+        modes
+            .into_iter()
+            .flat_map(|mode| services.backend(mode).remove(kernel).errors)
+            .collect()
+    }
+
+    /// With the rules of one mode in place, those of the other go.
+    fn remove_other(&mut self, kernel: &mut dyn Kernel, mode: ServicesMode, done: &mut Done) {
+        let other = match mode {
+            ServicesMode::Nftables => ServicesMode::Iptables,
+            ServicesMode::Iptables => ServicesMode::Nftables,
+        };
+        if self.absent == Some(other) {
+            return;
+        }
+        let removed = self.backend(other).remove(kernel);
+        self.absent = removed.errors.is_empty().then_some(other);
+        done.changes += removed.changes;
+        done.errors.extend(removed.errors);
+    }
+
+    fn backend(&mut self, mode: ServicesMode) -> &mut dyn Backend {
+        match mode {
+            ServicesMode::Nftables => &mut self.nftables,
+            ServicesMode::Iptables => &mut self.iptables,
+        }
+    }
+}
+
+fn report(plan: &Plan, done: Done) -> Report {
+    let refused = done.refused.iter().map(|((name, _), error)| Problem {
+        kind: "Service",
+        object: (name.namespace.clone(), name.name.clone()),
+        field: format!("spec.ports[{}/{}]", name.port, name.protocol),
+        message: format!("the kernel refuses its rules, all others work: {error}"),
+    });
+    let mut problems: Vec<Problem> = plan.problems().cloned().chain(refused).collect();
+    problems.sort();
+    Report {
+        problems,
+        again: (!done.errors.is_empty()).then_some(RETRY),
+        errors: done.errors,
+        changes: done.changes,
     }
 }
