@@ -131,6 +131,9 @@ pub fn update(
         ("", "services") if options.subresource.is_empty() => {
             return Ok(services::admit(ctx, kind, Some(old), new)?);
         }
+        ("", "services") if options.subresource == "status" => {
+            objects::validation::service_status(kind, new)?;
+        }
         ("", "secrets") => accounts::fill(ctx, new)?,
         ("", "pods") => {
             // What the kubelet writes never changes the class a pod was given.

@@ -195,3 +195,220 @@ async fn many_at_once_never_share_an_address_or_a_port() {
         assert!(seen.insert(service["spec"]["ports"][0]["nodePort"].to_string()));
     }
 }
+
+/// What a change of a service becomes, or why it is refused.
+async fn changed(server: &Server, name: &str, change: Value) -> (u16, Value) {
+    let path = format!("{SERVICES}/{name}");
+    let (_, mut service) = server.get(&path).await;
+    for (field, value) in change.as_object().unwrap() {
+        if value.is_null() {
+            service["spec"].as_object_mut().unwrap().remove(field);
+        } else {
+            service["spec"][field] = value.clone();
+        }
+    }
+    server.put(&path, &service).await
+}
+
+#[tokio::test]
+async fn a_type_gives_up_what_the_next_does_not_have() {
+    let server = Server::start().await;
+    let (_, made) = server.post(SERVICES, &service("a", json!({}))).await;
+    let address = made["spec"]["clusterIP"].clone();
+    let (_, ported) = changed(&server, "a", json!({"type": "NodePort"})).await;
+    let port = ported["spec"]["ports"][0]["nodePort"].clone();
+    assert!(port.is_u64(), "{ported}");
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    let (_, balanced) = changed(&server, "a", local).await;
+    assert_eq!(balanced["spec"]["ports"][0]["nodePort"], port);
+    assert!(
+        balanced["spec"]["healthCheckNodePort"].is_u64(),
+        "{balanced}"
+    );
+    assert_eq!(balanced["spec"]["allocateLoadBalancerNodePorts"], true);
+    let (_, plain) = changed(&server, "a", json!({"type": "ClusterIP"})).await;
+    let spec = plain["spec"].as_object().unwrap();
+    for gone in [
+        "healthCheckNodePort",
+        "allocateLoadBalancerNodePorts",
+        "externalTrafficPolicy",
+    ] {
+        assert!(!spec.contains_key(gone), "{gone} in {plain}");
+    }
+    assert!(spec["ports"][0]["nodePort"].is_null());
+    assert_eq!(spec["clusterIP"], address);
+    let named = json!({"type": "ExternalName", "externalName": "db.example.com"});
+    let (code, named) = changed(&server, "a", named).await;
+    assert_eq!(code, 200, "{named}");
+    for gone in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        assert!(named["spec"][gone].is_null(), "{gone} in {named}");
+    }
+    let held = format!("{ADDRESSES}/{}", address.as_str().unwrap());
+    assert_eq!(server.get(&held).await.0, 404);
+    let back = json!({"type": "NodePort", "externalName": null});
+    let (code, back) = changed(&server, "a", back).await;
+    assert_eq!(code, 200, "{back}");
+    assert!(back["spec"]["clusterIP"].is_string() && back["spec"]["ports"][0]["nodePort"].is_u64());
+}
+
+#[tokio::test]
+async fn ports_of_one_number_share_a_node_port_and_others_may_not() {
+    let server = Server::start().await;
+    let both = json!({"type": "NodePort", "ports": [
+        {"name": "udp", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53}]});
+    let (_, dns) = server.post(SERVICES, &service("dns", both)).await;
+    let port = dns["spec"]["ports"][0]["nodePort"].clone();
+    assert_eq!(dns["spec"]["ports"][1]["nodePort"], port);
+    assert!(
+        port.as_u64().unwrap() >= 30086,
+        "{port} is in the part for static use"
+    );
+    for protocol in ["TCP", "SCTP"] {
+        let taken = json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": port, "protocol": protocol}]});
+        let (code, refused) = server.post(SERVICES, &service("b", taken)).await;
+        assert_eq!(code, 422);
+        assert_eq!(
+            refused["message"],
+            format!(
+                "Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: {port}: provided port is already allocated"
+            )
+        );
+    }
+    // A port keeps its node port by its name, whatever else of it changes.
+    let moved = json!({"ports": [{"name": "tcp", "port": 5353}, {"name": "new", "port": 54}]});
+    let (_, moved) = changed(&server, "dns", moved).await;
+    assert_eq!(moved["spec"]["ports"][0]["nodePort"], port);
+    assert_ne!(moved["spec"]["ports"][1]["nodePort"], port);
+}
+
+#[tokio::test]
+async fn a_balancer_without_node_ports_keeps_those_asked_for() {
+    let server = Server::start().await;
+    let spec = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
+        "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81, "nodePort": 30001}]});
+    let (_, made) = server.post(SERVICES, &service("a", spec)).await;
+    assert!(made["spec"]["ports"][0]["nodePort"].is_null(), "{made}");
+    assert_eq!(made["spec"]["ports"][1]["nodePort"], 30001);
+    let class = json!({"loadBalancerClass": "example.com/x"});
+    let (code, refused) = changed(&server, "a", class).await;
+    assert_eq!(code, 422);
+    assert!(
+        refused["message"].as_str().unwrap().contains(
+            "spec.loadBalancerClass: Invalid value: \"example.com/x\": may not change once set"
+        ),
+        "{refused}"
+    );
+    // Its health check port is its own once given.
+    let (_, local) = changed(&server, "a", json!({"externalTrafficPolicy": "Local"})).await;
+    let health = local["spec"]["healthCheckNodePort"].as_u64().unwrap();
+    let (code, refused) = changed(&server, "a", json!({"healthCheckNodePort": health - 1})).await;
+    assert_eq!(code, 422, "{refused}");
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("field is immutable")
+    );
+}
+
+#[tokio::test]
+async fn a_service_gains_and_gives_back_its_second_family() {
+    let server = Server::start().await;
+    let (_, made) = server.post(SERVICES, &service("a", json!({}))).await;
+    let first = made["spec"]["clusterIP"].clone();
+    let (code, both) = changed(&server, "a", json!({"ipFamilyPolicy": "PreferDualStack"})).await;
+    assert_eq!(code, 200, "{both}");
+    assert_eq!(both["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    assert_eq!(both["spec"]["clusterIPs"][0], first);
+    let second = both["spec"]["clusterIPs"][1].as_str().unwrap().to_owned();
+    let (_, refused) = changed(&server, "a", json!({"clusterIPs": [first]})).await;
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("must be 'SingleStack' to release the secondary cluster IP"),
+        "{refused}"
+    );
+    let (code, one) = changed(&server, "a", json!({"ipFamilyPolicy": "SingleStack"})).await;
+    assert_eq!(code, 200, "{one}");
+    assert_eq!(
+        (&one["spec"]["clusterIPs"], &one["spec"]["ipFamilies"]),
+        (&json!([first]), &json!(["IPv4"]))
+    );
+    assert_eq!(server.get(&format!("{ADDRESSES}/{second}")).await.0, 404);
+    // Only the order the addresses were asked for in decides which is the first.
+    let six = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]});
+    let (_, six) = server.post(SERVICES, &service("six", six)).await;
+    assert!(
+        six["spec"]["clusterIP"].as_str().unwrap().contains(':'),
+        "{six}"
+    );
+    let bare = json!({"metadata": {"name": "bare"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
+    let (_, bare) = server.post(SERVICES, &bare).await;
+    assert_eq!(bare["spec"]["ipFamilyPolicy"], "RequireDualStack");
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_in_kubernetes_words() {
+    let server = Server::start().await;
+    let long = "a".repeat(64);
+    for (name, spec, says) in [
+        (
+            "a",
+            json!({"ports": [{"port": 0}]}),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (
+            "a",
+            json!({"ports": [{"port": 65536}]}),
+            "spec.ports[0].port: Invalid value: 65536: must be between 1 and 65535, inclusive",
+        ),
+        (
+            "a",
+            json!({"clusterIP": "10.244.0.1"}),
+            "spec.clusterIPs: Invalid value: [\"10.244.0.1\"]: failed to allocate IP 10.244.0.1: the provided network does not match the current range",
+        ),
+        (
+            "a",
+            json!({"clusterIP": "10.96.0.1"}),
+            "spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: failed to allocate IP 10.96.0.1: provided IP is already allocated",
+        ),
+        (
+            "a",
+            json!({"clusterIP": "ten"}),
+            "spec.clusterIPs[0]: Invalid value: \"ten\": must be a valid IP address",
+        ),
+        (
+            "a",
+            json!({"ipFamilies": ["IPv5"]}),
+            "spec.ipFamilies[0]: Unsupported value: \"IPv5\": supported values: \"IPv4\", \"IPv6\"",
+        ),
+        (
+            "a",
+            json!({"externalIPs": ["300.1.2.3"]}),
+            "spec.externalIPs[0]: Invalid value: \"300.1.2.3\": must be a valid IP address",
+        ),
+        (
+            "a",
+            json!({"internalTrafficPolicy": "Near"}),
+            "spec.internalTrafficPolicy: Unsupported value: \"Near\"",
+        ),
+        (
+            long.as_str(),
+            json!({}),
+            "must be no more than 63 characters",
+        ),
+    ] {
+        let (code, refused) = server.post(SERVICES, &service(name, spec)).await;
+        assert_eq!(code, 422, "{refused}");
+        assert!(
+            refused["message"].as_str().unwrap().contains(says),
+            "{says}\n{refused}"
+        );
+    }
+    let most = "a".repeat(63);
+    assert_eq!(
+        server.post(SERVICES, &service(&most, json!({}))).await.0,
+        201
+    );
+}

@@ -6,6 +6,7 @@ pub mod names;
 mod common;
 mod container;
 mod definition;
+mod endpoints;
 mod meta;
 mod network;
 mod pod;
@@ -33,6 +34,20 @@ pub(crate) fn update(kind: &Kind, new: &Object, old: &Object) -> Result<(), Stat
     finish(kind, new, errors)
 }
 
+/// The addresses and families of a Service alone, which must fit each other before any is given.
+pub fn service_addresses(kind: &Kind, object: &Object) -> Result<(), Status> {
+    let mut errors = Errors::new();
+    service::cluster_ips(&object["spec"], &field::Path::root("spec"), &mut errors);
+    finish(kind, object, errors)
+}
+
+/// The status of a Service, which its own subresource writes.
+pub fn service_status(kind: &Kind, object: &Object) -> Result<(), Status> {
+    let mut errors = Errors::new();
+    service::status(object, &mut errors);
+    finish(kind, object, errors)
+}
+
 fn check(kind: &Kind, object: &Object, old: Option<&Object>, errors: &mut Errors) {
     if kind.custom.is_some() {
         kind.schema.check(object, errors);
@@ -43,7 +58,7 @@ fn check(kind: &Kind, object: &Object, old: Option<&Object>, errors: &mut Errors
         ("", "Pod", Some(old)) => pod::update(object, old, errors),
         ("", "Service", None) => service::check(object, errors),
         ("", "Service", Some(old)) => service::update(object, old, errors),
-        ("", "Endpoints", _) => network::endpoints(object, errors),
+        ("", "Endpoints", _) => endpoints::endpoints(object, errors),
         ("", "ConfigMap", old) => small::config_map(object, old, errors),
         ("", "Secret", old) => small::secret(object, old, errors),
         ("", "Node", old) => small::node(object, old, errors),
@@ -53,7 +68,7 @@ fn check(kind: &Kind, object: &Object, old: Option<&Object>, errors: &mut Errors
         ("networking.k8s.io", "NetworkPolicy", _) => network::policy(object, errors),
         ("networking.k8s.io", "Ingress", old) => network::ingress(object, old.is_none(), errors),
         ("networking.k8s.io", "IngressClass", old) => network::ingress_class(object, old, errors),
-        ("discovery.k8s.io", _, old) => network::endpoint_slice(object, old, errors),
+        ("discovery.k8s.io", _, old) => endpoints::endpoint_slice(object, old, errors),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding", old) => {
             small::binding(object, old, errors);
         }

@@ -1,10 +1,9 @@
-//! NetworkPolicies, Ingresses, IngressClasses, EndpointSlices and Endpoints.
+//! NetworkPolicies, Ingresses and IngressClasses.
 
 use serde_json::Value;
 
 use super::common::{
-    cidr, endpoint_ip, immutable, ip, is_set, label_selector, list, name, port, port_or_name, text,
-    word,
+    cidr, immutable, is_set, label_selector, list, name, port, port_or_name, text, word,
 };
 use super::field::{Errors, Path};
 use super::names;
@@ -328,157 +327,6 @@ pub(super) fn ingress_class(object: &Value, old: Option<&Value>, errors: &mut Er
     }
 }
 
-pub(super) fn endpoint_slice(object: &Value, old: Option<&Value>, errors: &mut Errors) {
-    let family = &object["addressType"];
-    let at = Path::root("addressType");
-    word(errors, &at, family, &["FQDN", "IPv4", "IPv6"]);
-    if let Some(old) = old {
-        immutable(errors, &at, family, &old["addressType"]);
-    }
-    let path = Path::root("ports");
-    let ports = list(&object["ports"]);
-    if ports.len() > 20_000 {
-        errors.too_many(&path, ports.len(), 20_000);
-    }
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, item) in ports.iter().enumerate().take(20_000) {
-        let at = path.index(i);
-        let this = text(&item["name"]);
-        if !this.is_empty() {
-            name(
-                errors,
-                &at.child("name"),
-                &item["name"],
-                names::dns1123_label,
-            );
-        }
-        if seen.contains(&this) {
-            errors.duplicate(&at.child("name"), &this.into());
-        }
-        seen.push(this);
-        word(
-            errors,
-            &at.child("protocol"),
-            &item["protocol"],
-            &["SCTP", "TCP", "UDP"],
-        );
-        if is_set(&item["appProtocol"]) {
-            name(
-                errors,
-                &at.child("appProtocol"),
-                &item["appProtocol"],
-                names::qualified_name,
-            );
-        }
-    }
-    let path = Path::root("endpoints");
-    let endpoints = list(&object["endpoints"]);
-    if endpoints.len() > 1000 {
-        errors.too_many(&path, endpoints.len(), 1000);
-        return;
-    }
-    for (i, item) in endpoints.iter().enumerate() {
-        endpoint(item, text(family), &path.index(i), errors);
-    }
-}
-
-fn endpoint(item: &Value, family: &str, path: &Path<'_>, errors: &mut Errors) {
-    let addresses = list(&item["addresses"]);
-    let at = path.child("addresses");
-    if addresses.is_empty() {
-        errors.required(&at, "must contain at least 1 address");
-    } else if addresses.len() > 100 {
-        errors.too_many(&at, addresses.len(), 100);
-    }
-    for (i, address) in addresses.iter().enumerate() {
-        let place = at.index(i);
-        if family == "FQDN" {
-            let domain = text(address);
-            name(errors, &place, address, |d| {
-                names::dns1123_subdomain(d.strip_suffix('.').unwrap_or(d))
-            });
-            if names::dns1123_subdomain(domain).is_empty() && !domain.contains('.') {
-                let why = "should be a domain with at least two segments separated by dots";
-                errors.invalid_text(&place, domain, why);
-            }
-            continue;
-        }
-        if !["IPv4", "IPv6"].contains(&family) {
-            continue;
-        }
-        let Some(parsed) = ip(errors, &place, address) else {
-            continue;
-        };
-        match family {
-            "IPv4" if !parsed.is_ipv4() => errors.invalid(&at, address, "must be an IPv4 address"),
-            "IPv6" if !parsed.is_ipv6() => errors.invalid(&at, address, "must be an IPv6 address"),
-            _ => {}
-        }
-        endpoint_ip(errors, &place, parsed);
-    }
-    if is_set(&item["nodeName"]) {
-        name(
-            errors,
-            &path.child("nodeName"),
-            &item["nodeName"],
-            names::dns1123_subdomain,
-        );
-    }
-    if is_set(&item["hostname"]) {
-        name(
-            errors,
-            &path.child("hostname"),
-            &item["hostname"],
-            names::dns1123_label,
-        );
-    }
-}
-
-pub(super) fn endpoints(object: &Value, errors: &mut Errors) {
-    let path = Path::root("subsets");
-    for (i, subset) in list(&object["subsets"]).iter().enumerate() {
-        let at = path.index(i);
-        let none = |field: &str| list(&subset[field]).is_empty();
-        if none("addresses") && none("notReadyAddresses") {
-            errors.required(&at, "must specify `addresses` or `notReadyAddresses`");
-        }
-        for field in ["addresses", "notReadyAddresses"] {
-            let addresses = at.child(field);
-            for (j, address) in list(&subset[field]).iter().enumerate() {
-                let place = addresses.index(j);
-                let place = place.child("ip");
-                if let Some(parsed) = ip(errors, &place, &address["ip"]) {
-                    endpoint_ip(errors, &place, parsed);
-                }
-            }
-        }
-        let ports = at.child("ports");
-        let many = list(&subset["ports"]).len() > 1;
-        for (j, item) in list(&subset["ports"]).iter().enumerate() {
-            let place = ports.index(j);
-            if text(&item["name"]).is_empty() {
-                if many {
-                    errors.required(&place.child("name"), "");
-                }
-            } else {
-                name(
-                    errors,
-                    &place.child("name"),
-                    &item["name"],
-                    names::dns1123_label,
-                );
-            }
-            port(errors, &place.child("port"), &item["port"]);
-            word(
-                errors,
-                &place.child("protocol"),
-                &item["protocol"],
-                &["SCTP", "TCP", "UDP"],
-            );
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -524,18 +372,6 @@ mod tests {
                 "spec.rules[0].http.paths[0].path: Invalid value: \"x\": must be an absolute path",
                 "spec.rules[0].http.paths[0].backend: Required value: port name or number is required",
                 "spec.rules[0].http.paths[1].pathType: Required value: pathType must be specified"
-            ]
-        );
-    }
-
-    #[test]
-    fn slices() {
-        let object = json!({"metadata": {"name": "a", "namespace": "default"}, "addressType": "IPv4", "endpoints": [{"addresses": ["fd00::1"]}, {}]});
-        assert_eq!(
-            created("discovery.k8s.io", "EndpointSlice", object),
-            [
-                "endpoints[0].addresses: Invalid value: \"fd00::1\": must be an IPv4 address",
-                "endpoints[1].addresses: Required value: must contain at least 1 address"
             ]
         );
     }

@@ -26,6 +26,7 @@ pub(super) fn check(object: &Value, errors: &mut Errors) {
     let kind = text(&spec["type"]);
     let ports_path = path.child("ports");
     let ports = list(&spec["ports"]);
+    topology(&object["metadata"]["annotations"], errors);
     if ports.is_empty() && !is_headless(spec) && kind != "ExternalName" {
         errors.required(&ports_path, "");
     }
@@ -54,12 +55,38 @@ pub(super) fn check(object: &Value, errors: &mut Errors) {
     }
     word(errors, &path.child("type"), &spec["type"], TYPES);
     unique_ports(ports, kind, &ports_path, errors);
-    balancer(spec, kind, &path, errors);
+    balancer(object, kind, &path, errors);
     traffic(spec, kind, &path, errors);
 }
 
+/// The two names of one wish must not contradict each other.
+fn topology(annotations: &Value, errors: &mut Errors) {
+    const OLD: &str = "service.kubernetes.io/topology-aware-hints";
+    const MODE: &str = "service.kubernetes.io/topology-mode";
+    let (old, mode) = (&annotations[OLD], &annotations[MODE]);
+    if is_set(old) && is_set(mode) && old != mode {
+        let at = Path::root("metadata");
+        let at = at.child("annotations");
+        let why = format!("must match annotations[{OLD}] when both are specified");
+        errors.invalid(&at.key(MODE), mode, &why);
+    }
+}
+
+/// The kubelet's own port, which a load balancer must not open.
+const KUBELET: i64 = 10250;
+
 fn by_type(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     let ips = path.child("clusterIPs");
+    if kind == "LoadBalancer" {
+        let ports = path.child("ports");
+        for (i, item) in list(&spec["ports"]).iter().enumerate() {
+            if item["port"] == KUBELET {
+                let why =
+                    format!("may not expose port {KUBELET} externally since it is used by kubelet");
+                errors.invalid(&ports.index(i), &item["port"], &why);
+            }
+        }
+    }
     match kind {
         "LoadBalancer" | "NodePort" if is_headless(spec) => {
             let why = format!("may not be set to 'None' for {kind} services");
@@ -155,11 +182,14 @@ fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// Addresses are given or left to the allocator; given ones must fit each other.
-fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let ips = list(&spec["clusterIPs"]);
     let at = path.child("clusterIPs");
     let first = text(&spec["clusterIP"]);
-    if !first.is_empty() && !ips.is_empty() && ips[0] != first {
+    if first.is_empty() && !ips.is_empty() {
+        let why = "must be empty when `clusterIP` is not specified";
+        errors.invalid(&at, &spec["clusterIPs"], why);
+    } else if !ips.is_empty() && ips[0] != first {
         errors.invalid(
             &at,
             &spec["clusterIPs"],
@@ -188,6 +218,7 @@ fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         ip(errors, &at.index(0), &spec["clusterIP"]);
     }
     let mut parsed: Vec<IpAddr> = Vec::new();
+    let mut given = ips.len();
     for (i, address) in ips.iter().enumerate() {
         if i == 0 && address == "None" {
             if ips.len() > 1 {
@@ -195,12 +226,17 @@ fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
                 errors.invalid(&at, &spec["clusterIPs"], why);
                 return;
             }
+            given -= 1;
             continue;
         }
         parsed.extend(ip(errors, &at.index(i), address));
     }
     if ips.len() > 2 {
         errors.invalid(&at, &spec["clusterIPs"], "may only hold up to 2 values");
+    }
+    // Addresses that cannot be read would only be complained of a second time.
+    if parsed.len() < given {
+        return;
     }
     if let [a, b] = parsed.as_slice()
         && a.is_ipv4() == b.is_ipv4()
@@ -248,8 +284,12 @@ fn unique_ports(ports: &[Value], kind: &str, path: &Path<'_>, errors: &mut Error
     }
 }
 
-fn balancer(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+/// `spec.loadBalancerSourceRanges` before it was a field.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+fn balancer(object: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let spec = &object["spec"];
     let at = path.child("LoadBalancerSourceRanges");
     let ranges = list(&spec["loadBalancerSourceRanges"]);
     if !ranges.is_empty() && kind != "LoadBalancer" {
@@ -257,6 +297,18 @@ fn balancer(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     }
     for (i, range) in ranges.iter().enumerate() {
         cidr(errors, &at.index(i), range);
+    }
+    let noted = &object["metadata"]["annotations"][SOURCE_RANGES];
+    if ranges.is_empty() && is_set(noted) {
+        let at = Path::root("metadata");
+        let at = at.child("annotations");
+        let at = at.key(SOURCE_RANGES);
+        if kind != "LoadBalancer" {
+            errors.forbidden(&at, ONLY);
+        }
+        for range in text(noted).split(',').filter(|range| !range.is_empty()) {
+            cidr(errors, &at, &range.into());
+        }
     }
     if kind == "LoadBalancer" {
         if is_set(&spec["loadBalancerClass"]) {
@@ -305,32 +357,19 @@ fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     optional_word(errors, &at, &spec["trafficDistribution"], &known);
 }
 
-/// What may not change: the addresses, once given, and the load balancer's class.
+/// What may not change: the addresses and families, once given, and the load balancer's class.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
     let (spec, before) = (&new["spec"], &old["spec"]);
     let path = Path::root("spec");
     let external = |spec: &Value| spec["type"] == "ExternalName";
     if !external(spec) && !external(before) {
-        let (ips, old_ips) = (list(&spec["clusterIPs"]), list(&before["clusterIPs"]));
-        let at = path.child("clusterIPs");
-        if !(is_headless(spec) && is_headless(before)) {
-            let mut changed = |i: usize, why: &str| {
-                errors.invalid(&at.index(i), &spec["clusterIPs"], why);
-            };
-            if ips.is_empty() && !old_ips.is_empty() {
-                changed(0, "primary clusterIP can not be unset");
-            }
-            for (i, (new, old)) in ips.iter().zip(old_ips).enumerate() {
-                if new != old {
-                    changed(i, "may not change once set");
-                }
-            }
+        let (was, is) = (is_headless(before), is_headless(spec));
+        if !(was && is) {
+            kept("clusterIPs", "clusterIP", spec, before, errors);
         }
-        if ips.len() == 1 && old_ips.len() > 1 && spec["ipFamilyPolicy"] != "SingleStack" {
-            let why = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-            errors.invalid(&path.child("ipFamilyPolicy"), &spec["ipFamilyPolicy"], why);
+        if !was && !is {
+            kept("ipFamilies", "ipFamily", spec, before, errors);
         }
-        families(spec, before, &path, errors);
     }
     let both = spec["type"] == "LoadBalancer" && before["type"] == "LoadBalancer";
     if both && spec["loadBalancerClass"] != before["loadBalancerClass"] {
@@ -340,11 +379,60 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
     check(new, errors);
 }
 
-fn families(spec: &Value, before: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let (new, old) = (&spec["ipFamilies"][0], &before["ipFamilies"][0]);
-    if is_set(new) && is_set(old) && new != old && !is_headless(spec) {
-        let at = path.child("ipFamilies");
-        errors.invalid(&at.index(0), &spec["ipFamilies"], "may not change once set");
+/// What is given stays; a second one may come, and go with `SingleStack`.
+fn kept(field: &str, one: &str, spec: &Value, before: &Value, errors: &mut Errors) {
+    let path = Path::root("spec");
+    let at = path.child(field);
+    let (new, old) = (list(&spec[field]), list(&before[field]));
+    if new.is_empty() && !old.is_empty() {
+        let why = format!("primary {one} can not be unset");
+        errors.invalid(&at.index(0), &spec[field], &why);
+    }
+    for (i, (new, old)) in new.iter().zip(old).enumerate() {
+        if new != old {
+            errors.invalid(&at.index(i), &spec[field], "may not change once set");
+        }
+    }
+    if new.len() == 1 && old.len() > 1 && spec["ipFamilyPolicy"] != "SingleStack" {
+        let why = format!("must be set to 'SingleStack' when releasing the secondary {one}");
+        errors.invalid(&path.child("ipFamilyPolicy"), &spec["ipFamilyPolicy"], &why);
+    }
+}
+
+/// `status.loadBalancer`.
+pub(super) fn status(object: &Value, errors: &mut Errors) {
+    let status = Path::root("status");
+    let balancer = status.child("loadBalancer");
+    let at = balancer.child("ingress");
+    let ingress = list(&object["status"]["loadBalancer"]["ingress"]);
+    if object["spec"]["type"] != "LoadBalancer" && !ingress.is_empty() {
+        let why = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.forbidden(&at, why);
+        return;
+    }
+    for (i, item) in ingress.iter().enumerate() {
+        let at = at.index(i);
+        let has_ip = !text(&item["ip"]).is_empty();
+        if has_ip {
+            ip(errors, &at.child("ip"), &item["ip"]);
+        }
+        let mode = &item["ipMode"];
+        let mode_at = at.child("ipMode");
+        match (is_set(mode), has_ip) {
+            (false, true) => errors.required(&mode_at, "must be specified when `ip` is set"),
+            (true, false) => {
+                errors.forbidden(&mode_at, "may not be specified when `ip` is not set");
+            }
+            _ => optional_word(errors, &mode_at, mode, &["Proxy", "VIP"]),
+        }
+        let host = text(&item["hostname"]);
+        if !host.is_empty() {
+            let at = at.child("hostname");
+            name(errors, &at, &item["hostname"], names::dns1123_subdomain);
+            if host.parse::<IpAddr>().is_ok() {
+                errors.invalid_text(&at, host, "must be a DNS name, not an IP address");
+            }
+        }
     }
 }
 
@@ -408,6 +496,93 @@ mod tests {
         assert_eq!(
             updated("", "Service", new, old),
             ["spec.clusterIPs[0]: Invalid value: [\"10.96.0.2\"]: may not change once set"]
+        );
+    }
+
+    #[test]
+    fn a_second_family_comes_and_goes_with_its_policy() {
+        let one = json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
+        let mut two = one.clone();
+        two["clusterIPs"] = json!(["10.96.0.1", "fd00::1"]);
+        two["ipFamilies"] = json!(["IPv4", "IPv6"]);
+        two["ipFamilyPolicy"] = "PreferDualStack".into();
+        let change = |new: &serde_json::Value, old: &serde_json::Value| {
+            updated("", "Service", service(new.clone()), service(old.clone()))
+        };
+        assert!(change(&two, &one).is_empty());
+        assert!(change(&one, &two).is_empty());
+        let mut kept = one.clone();
+        kept["ipFamilyPolicy"] = "PreferDualStack".into();
+        assert_eq!(
+            change(&kept, &two),
+            [
+                "spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": must be set to 'SingleStack' when releasing the secondary clusterIP",
+                "spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": must be set to 'SingleStack' when releasing the secondary ipFamily"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_belongs_together_is_held_together() {
+        let wrong = |spec| created("", "Service", service(spec));
+        for (spec, says) in [
+            (
+                json!({"ports": [{"port": 80}], "clusterIPs": ["10.96.0.1"]}),
+                "spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: must be empty when `clusterIP` is not specified",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "clusterIP": "x", "clusterIPs": ["x"]}),
+                "spec.clusterIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ),
+            (
+                json!({"type": "LoadBalancer", "ports": [{"port": 10250}]}),
+                "spec.ports[0]: Invalid value: 10250: may not expose port 10250 externally since it is used by kubelet",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "healthCheckNodePort": 30001}),
+                "spec.healthCheckNodePort: Invalid value: 30001: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}),
+                "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than 86400",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "trafficDistribution": "PreferMoon"}),
+                "spec.trafficDistribution: Unsupported value: \"PreferMoon\": supported values: \"PreferClose\", \"PreferSameZone\", \"PreferSameNode\"",
+            ),
+            (
+                json!({"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0"]}),
+                "spec.LoadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ),
+        ] {
+            assert_eq!(wrong(spec), [says]);
+        }
+    }
+
+    #[test]
+    fn a_balancers_status_names_what_it_is() {
+        let wrong = |kind: &str, ingress: serde_json::Value| {
+            let object =
+                json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": [ingress]}}});
+            let mut errors = super::Errors::new();
+            super::status(&object, &mut errors);
+            let first = errors.into_vec().into_iter().next();
+            first.map(|error| format!("{}: {}", error.field, error.message))
+        };
+        let balanced = |ingress| wrong("LoadBalancer", ingress);
+        assert_eq!(balanced(json!({"ip": "192.0.2.1", "ipMode": "VIP"})), None);
+        assert_eq!(
+            balanced(json!({"ip": "192.0.2.1", "ipMode": "Vip"})).unwrap(),
+            "status.loadBalancer.ingress[0].ipMode: Unsupported value: \"Vip\": supported values: \"Proxy\", \"VIP\""
+        );
+        assert_eq!(
+            balanced(json!({"hostname": "a", "ipMode": "VIP"})).unwrap(),
+            "status.loadBalancer.ingress[0].ipMode: Forbidden: may not be specified when `ip` is not set"
+        );
+        assert_eq!(
+            wrong("ClusterIP", json!({"ip": "192.0.2.1"})).unwrap(),
+            "status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"
         );
     }
 }
