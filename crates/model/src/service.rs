@@ -175,7 +175,7 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// `conditions.ready`; unset means true. Set also where `publishNotReadyAddresses` is.
     pub ready: bool,
-    /// `conditions.serving`; unset means as `ready`.
+    /// `conditions.serving`; unset means true.
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,

@@ -3,17 +3,19 @@
 
 use std::net::IpAddr;
 
-use model::Protocol;
+use ipnet::IpNet;
+use model::{Protocol, TrafficPolicy};
 use serde::Serialize;
 
-use crate::plan::{Backend, Frontend, Plan, PortName};
+use crate::plan::{Backend, Frontend, FrontendKind, Local, Plan, PortName, PortPlan, Settings};
 
 /// Where a connection comes from, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Origin {
     /// A process of this node.
     Node,
-    /// A pod, by the setting that tells pods ([`crate::plan::Local`]).
+    /// A pod of this node. Where the setting tells pods by their addresses, the source decides
+    /// what rules take for a pod, whatever is said here.
     Pod,
     /// Anybody else.
     Elsewhere,
@@ -66,11 +68,134 @@ pub struct Answer {
     pub affinity: Option<u32>,
 }
 
+/// No endpoint is usable anywhere.
+const NO_ENDPOINTS: &str = "the Service has no endpoints";
+/// Only the list of this node's endpoints is empty.
+const NO_LOCAL_ENDPOINTS: &str =
+    "the traffic policy is Local, and this node has none of the endpoints";
+/// Refused by `spec.loadBalancerSourceRanges`.
+const SOURCE_RANGES: &str = "the source is in none of spec.loadBalancerSourceRanges";
+/// The address is a Service's, the port is not.
+const UNDEFINED_PORT: &str = "the ClusterIP's Service has no such port";
+/// The address may be a Service's tomorrow.
+const UNALLOCATED: &str = "the address is in a service range, and no Service has it";
+
+const MASQUERADE_ALL: &str = "masqueradeAll";
+const NOT_A_POD: &str = "the source is no pod, and the answer must come back this way";
+const CLUSTER_WIDE: &str = "the endpoint may be on another node, and the answer must come back \
+                            this way";
+const FROM_NODE: &str = "the source is this node, whose address may be the Service's own";
+
+impl Question {
+    /// Whether this endpoint would get a connection from itself: then the source becomes the
+    /// node's address, or the answer would not come back this way.
+    pub fn is_hairpin(&self, endpoint: &Backend) -> bool {
+        self.source == endpoint.ip
+    }
+
+    /// By the rule that the settings give, which sees a packet and not who sent it.
+    fn is_from_pod(&self, settings: &Settings) -> bool {
+        match &settings.local {
+            Local::Sources(ranges) => ranges.iter().any(|range| range.contains(&self.source)),
+            Local::Link(_) => self.origin == Origin::Pod,
+        }
+    }
+}
+
 /// Answers a question.
-pub fn explain(_plan: &Plan, _question: &Question) -> Answer {
+pub fn explain(plan: &Plan, question: &Question) -> Answer {
+    let settings = plan.settings();
+    let Question {
+        destination,
+        protocol,
+        port,
+        ..
+    } = *question;
+    let v6 = destination.is_ipv6();
+    let node_port = || {
+        let own = question.origin == Origin::Node;
+        let served = question.to_this_node && settings.serves_node_ports_at(destination, own);
+        served.then(|| plan.at_node_port(v6, protocol, port))?
+    };
+    if let Some((port, frontend)) = plan.at(destination, protocol, port).or_else(node_port) {
+        return through(settings, question, port, frontend);
+    }
+    let in_range = |range: &IpNet| range.contains(&destination);
+    let verdict = if plan.is_cluster_ip(destination) {
+        Verdict::Reject(UNDEFINED_PORT)
+    } else if settings.service_cidrs.iter().any(in_range) {
+        Verdict::Drop(UNALLOCATED)
+    } else {
+        Verdict::NotAService
+    };
     Answer {
         frontend: None,
-        verdict: Verdict::NotAService,
+        verdict,
         affinity: None,
     }
+}
+
+/// Through a frontend: the table in [`Frontend`]'s documentation.
+fn through(
+    settings: &Settings,
+    question: &Question,
+    port: &PortPlan,
+    frontend: &Frontend,
+) -> Answer {
+    let verdict = verdict(settings, question, port, frontend);
+    let affinity = match &verdict {
+        Verdict::Forward { .. } => port.affinity,
+        _ => None,
+    };
+    Answer {
+        frontend: Some((port.name.clone(), frontend.clone())),
+        verdict,
+        affinity,
+    }
+}
+
+fn verdict(
+    settings: &Settings,
+    question: &Question,
+    port: &PortPlan,
+    frontend: &Frontend,
+) -> Verdict {
+    let lets_in = |ranges: &Vec<IpNet>| ranges.iter().any(|r| r.contains(&question.source));
+    if !frontend.sources.as_ref().is_none_or(lets_in) {
+        return Verdict::Drop(SOURCE_RANGES);
+    }
+    if port.cluster.is_empty() {
+        return Verdict::Reject(NO_ENDPOINTS);
+    }
+    let local = frontend.policy == TrafficPolicy::Local;
+    let from_pod = question.is_from_pod(settings);
+    let (endpoints, masquerade) = if frontend.kind == FrontendKind::ClusterIp {
+        let masquerade = if settings.masquerade_all {
+            Some(MASQUERADE_ALL)
+        } else if settings.tells_pods(port.v6) && !from_pod {
+            Some(NOT_A_POD)
+        } else {
+            None
+        };
+        let endpoints = if local { &port.local } else { &port.cluster };
+        (endpoints, masquerade)
+    } else if !local {
+        (&port.cluster, Some(CLUSTER_WIDE))
+    } else if from_pod {
+        (&port.cluster, None)
+    } else if question.origin == Origin::Node {
+        (&port.cluster, Some(FROM_NODE))
+    } else {
+        (&port.local, None)
+    };
+    if endpoints.is_empty() {
+        return Verdict::Drop(NO_LOCAL_ENDPOINTS);
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a Service has no 2^52 endpoints"
+    )]
+    let probability = 1.0 / endpoints.len() as f64;
+    let to = endpoints.iter().map(|each| (*each, probability)).collect();
+    Verdict::Forward { to, masquerade }
 }

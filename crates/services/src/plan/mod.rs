@@ -1,6 +1,17 @@
 //! From Services and their endpoint slices to what this node does with new connections. Pure.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `endpoints` | which endpoints a port leads to |
+//! | `ports` | what one Service asks for, and what is wrong with it |
+//! | `claims` | who has an address and port that several ask for |
+//! | `update` | the plan after a change, and what the change did |
 
+mod claims;
+mod endpoints;
+mod ports;
 mod settings;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +23,9 @@ use model::{Cluster, Key, Protocol, TrafficPolicy};
 use serde::Serialize;
 
 use crate::apply::Problem;
+
+use claims::{Claims, Place};
+use ports::Wanted;
 
 pub use settings::{Local, NodePorts, Settings};
 
@@ -74,8 +88,10 @@ pub enum FrontendKind {
 /// | others, Local | this node | `cluster` | always |
 /// | others, Local | elsewhere | `local` | never |
 ///
-/// With no endpoint anywhere the connection is rejected; where only the list it should go to is
-/// empty, dropped. An endpoint that reaches itself is masqueraded in any case.
+/// In this order: a source that `sources` does not let in is dropped; with no endpoint anywhere
+/// (`cluster` is empty) the connection is rejected; where only the list it should go to is empty,
+/// dropped. An endpoint that reaches itself is masqueraded in any case. Where pods cannot be told
+/// ([`Settings::tells_pods`]), no source is known to be a pod and none to be no pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Frontend {
     /// What it is.
@@ -86,8 +102,9 @@ pub struct Frontend {
     pub port: u16,
     /// Which endpoints it leads to.
     pub policy: TrafficPolicy,
-    /// Sources that are let in, where `spec.loadBalancerSourceRanges` says so: those of the
-    /// frontend's family; others are dropped.
+    /// Sources that are let in, where `spec.loadBalancerSourceRanges` says so: the ranges of the
+    /// frontend's family, and the balancer's own addresses where a range holds this node (a node
+    /// that has the address itself comes from it). Absent where the ranges let everybody in.
     pub sources: Option<Vec<IpNet>>,
 }
 
@@ -104,8 +121,8 @@ pub struct PortPlan {
     pub port: u16,
     /// Where it is served; without those that an older Service has.
     pub frontends: Vec<Frontend>,
-    /// Endpoints for the Cluster policy, sorted; filled whatever the frontends' policies, so that
-    /// empty means: none anywhere.
+    /// Endpoints for the Cluster policy, sorted. Also there where no policy asks for them: empty
+    /// means that no endpoint is usable anywhere ([`PortPlan::uses_cluster`]).
     pub cluster: Vec<Backend>,
     /// Endpoints for the Local policy, sorted; empty where no policy asks for them.
     pub local: Vec<Backend>,
@@ -114,6 +131,28 @@ pub struct PortPlan {
     /// `spec.healthCheckNodePort`, where the Service has one in use: let in by the node's own
     /// firewall chains.
     pub health_check: Option<u16>,
+}
+
+impl PortPlan {
+    /// Whether connections of any kind go to `cluster`: with the Local policy for frontends other
+    /// than the ClusterIP those of pods and of this node still do.
+    pub fn uses_cluster(&self) -> bool {
+        self.frontends.iter().any(|frontend| {
+            frontend.kind != FrontendKind::ClusterIp || frontend.policy == TrafficPolicy::Cluster
+        })
+    }
+
+    /// Whether connections of any kind go to `local`.
+    pub fn uses_local(&self) -> bool {
+        self.frontends
+            .iter()
+            .any(|frontend| frontend.policy == TrafficPolicy::Local)
+    }
+
+    /// Name and family.
+    pub fn id(&self) -> PortId {
+        (self.name.clone(), self.v6)
+    }
 }
 
 /// Identity of a [`PortPlan`]: name and family.
@@ -136,12 +175,17 @@ pub struct Delta {
 }
 
 /// What the health check port of a Service answers from (`spec.healthCheckNodePort`).
+///
+/// The families are served apart, as kube-proxy does: the answer over IPv4 counts the Service's
+/// IPv4 endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
-    /// The port of this node.
+    /// The port of this node, TCP.
     pub port: u16,
-    /// Ready endpoints on this node.
-    pub local_endpoints: usize,
+    /// Ready endpoints on this node; absent where the Service has no IPv4.
+    pub local_endpoints: Option<usize>,
+    /// The same for IPv6.
+    pub local_endpoints_v6: Option<usize>,
 }
 
 /// What this node does for all Services.
@@ -151,6 +195,19 @@ pub struct Plan {
     ports: BTreeMap<PortId, Arc<PortPlan>>,
     health: BTreeMap<Key, HealthCheck>,
     problems: BTreeMap<Key, Vec<Problem>>,
+    /// What each Service would have if it were alone.
+    wanted: BTreeMap<Key, Wanted>,
+    claims: Claims,
+}
+
+/// Two plans are the same where they serve and report the same.
+impl PartialEq for Plan {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+            && self.ports == other.ports
+            && self.health == other.health
+            && self.problems == other.problems
+    }
 }
 
 impl Plan {
@@ -165,20 +222,9 @@ impl Plan {
     /// The plan for a whole cluster.
     pub fn of(settings: Settings, cluster: &Cluster) -> Self {
         let mut plan = Self::new(settings);
-        let mut all: BTreeSet<Key> = cluster.services.keys().cloned().collect();
-        all.extend(
-            cluster
-                .slices
-                .values()
-                .map(|slice| (slice.namespace.clone(), slice.service.clone())),
-        );
+        let all: BTreeSet<Key> = cluster.services.keys().cloned().collect();
         plan.update(cluster, &all);
         plan
-    }
-
-    /// Plans these Services anew, and those that they pass a frontend on to.
-    pub fn update(&mut self, _cluster: &Cluster, _services: &BTreeSet<Key>) -> Delta {
-        Delta::default()
     }
 
     /// What it was made under.
@@ -191,6 +237,48 @@ impl Plan {
         &self.ports
     }
 
+    /// The ports of one Service.
+    pub fn ports_of(&self, service: &Key) -> impl Iterator<Item = &Arc<PortPlan>> {
+        let first = PortName {
+            namespace: service.0.clone(),
+            name: service.1.clone(),
+            port: String::new(),
+            protocol: Protocol::default(),
+        };
+        self.ports
+            .range((first, false)..)
+            .take_while(|((name, _), _)| {
+                name.namespace == service.0.as_str() && name.name == service.1.as_str()
+            })
+            .map(|(_, port)| port)
+    }
+
+    /// The port that has this address and port, and the frontend by which it does; ports of this
+    /// node are not among them.
+    pub fn at(
+        &self,
+        ip: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<(&Arc<PortPlan>, &Frontend)> {
+        self.holder(&Place::of_address(ip, protocol, port))
+    }
+
+    /// The port that has this port of the node.
+    pub fn at_node_port(
+        &self,
+        v6: bool,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<(&Arc<PortPlan>, &Frontend)> {
+        self.holder(&Place::of_node(v6, protocol, port))
+    }
+
+    /// Whether a Service has this ClusterIP.
+    pub fn is_cluster_ip(&self, ip: IpAddr) -> bool {
+        self.claims.is_cluster_ip(ip)
+    }
+
     /// All health check ports, by Service.
     pub fn health(&self) -> &BTreeMap<Key, HealthCheck> {
         &self.health
@@ -199,5 +287,20 @@ impl Plan {
     /// What is wrong with Services, by Service.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
+    }
+
+    /// What is wrong with one Service and its slices.
+    pub fn problems_of(&self, service: &Key) -> &[Problem] {
+        self.problems.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    fn holder(&self, place: &Place) -> Option<(&Arc<PortPlan>, &Frontend)> {
+        let winner = self.claims.winner(place)?;
+        let port = self.ports.get(&winner.owner.id)?;
+        let frontend = port
+            .frontends
+            .iter()
+            .find(|frontend| Place::of(port, frontend) == *place)?;
+        Some((port, frontend))
     }
 }

@@ -88,3 +88,58 @@ impl Settings {
         })
     }
 }
+
+impl Settings {
+    /// Whether pods of a family can be told at all; where not, no source is taken for a pod's,
+    /// and no connection to a ClusterIP is masqueraded for coming from elsewhere.
+    pub fn tells_pods(&self, v6: bool) -> bool {
+        match &self.local {
+            Local::Sources(ranges) => ranges.iter().any(|range| is_v6(range) == v6),
+            Local::Link(_) => true,
+        }
+    }
+
+    /// The ranges that node ports of a family are served in; none where at every address of the
+    /// node's own: also where all ranges are of the other family, or one is everything.
+    pub fn node_port_ranges(&self, v6: bool) -> Option<Vec<IpNet>> {
+        let NodePorts::Ranges(ranges) = &self.node_ports else {
+            return None;
+        };
+        let own: Vec<IpNet> = ranges
+            .iter()
+            .copied()
+            .filter(|range| is_v6(range) == v6)
+            .collect();
+        let everything = own.is_empty() || own.iter().any(|range| range.prefix_len() == 0);
+        (!everything).then_some(own)
+    }
+
+    /// Whether 127.0.0.0/8 has node ports for processes of this node. `[::1]` never has: the
+    /// kernel routes no packet from it off the loopback link.
+    pub fn node_ports_on_loopback(&self) -> bool {
+        self.localhost_node_ports
+            && self
+                .node_port_ranges(false)
+                .is_none_or(|ranges| ranges.iter().any(|range| range.addr().is_loopback()))
+    }
+
+    /// Whether node ports answer at an address of this node's own, for its processes or for
+    /// others.
+    pub fn serves_node_ports_at(&self, ip: IpAddr, to_own_processes: bool) -> bool {
+        if ip.is_loopback() && !(ip.is_ipv4() && to_own_processes && self.localhost_node_ports) {
+            return false;
+        }
+        self.node_port_ranges(ip.is_ipv6())
+            .is_none_or(|ranges| ranges.iter().any(|range| range.contains(&ip)))
+    }
+
+    /// This node's first address of a family.
+    pub fn node_ip(&self, v6: bool) -> Option<IpAddr> {
+        self.node_ips.iter().copied().find(|ip| ip.is_ipv6() == v6)
+    }
+}
+
+/// Whether a range is of IPv6.
+pub(super) fn is_v6(range: &IpNet) -> bool {
+    matches!(range, IpNet::V6(_))
+}
