@@ -4,6 +4,7 @@
 
 mod announce;
 mod links;
+mod many;
 mod monitor;
 mod netns;
 mod nftables;
