@@ -9,6 +9,7 @@ use nft::wire::read::DynamicElement;
 use nft::{Compiled, Family, Transaction};
 
 use crate::Address;
+use crate::conntrack::{Flow, FlowFilter};
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::link::{Kind, Link, LinkChange, NewKind, NewLink};
@@ -31,6 +32,8 @@ pub struct Fake {
     pub fdb: Vec<FdbEntry>,
     /// The one nftables table. What a test puts into a dynamic set, packets added.
     pub nft: Option<Compiled>,
+    /// Flows of connection tracking.
+    pub flows: Vec<Flow>,
     /// Settings; a name that is not here does not exist.
     pub sysctls: BTreeMap<String, String>,
     /// Every change in order, in words such as `create link fn-vxlan`.
@@ -366,6 +369,21 @@ impl Kernel for Fake {
             Error::other(format!("table {}", transaction.table), "change", cause)
         })?;
         Ok(())
+    }
+
+    fn flows(&mut self, filter: &FlowFilter, take: &mut dyn FnMut(Flow)) -> Result<()> {
+        let found = self.flows.iter().filter(|flow| filter.matches(flow));
+        found.copied().for_each(take);
+        Ok(())
+    }
+
+    fn delete_flow(&mut self, flow: &Flow) -> Result<bool> {
+        let Some(at) = self.flows.iter().position(|there| there == flow) else {
+            return Ok(false);
+        };
+        self.change(format!("delete {flow}"))?;
+        self.flows.remove(at);
+        Ok(true)
     }
 
     fn sysctl(&mut self, key: &str) -> Result<Option<String>> {

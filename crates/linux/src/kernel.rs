@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use nft::wire::read::DynamicElement;
 use nft::{Compiled, Family, Transaction};
 
+use crate::conntrack::{Conntrack, Flow, FlowFilter};
 use crate::error::Result;
 use crate::link::{Link, LinkChange, NewLink};
 use crate::mac::Mac;
@@ -16,7 +17,7 @@ use crate::route::{Route, RouteFilter};
 use crate::{Address, sysctl};
 
 /// The kernel's tables of one network namespace. The calls are those of [`Netlink`],
-/// [`Nftables`] and [`sysctl`]; see there.
+/// [`Nftables`], [`Conntrack`] and [`sysctl`]; see there.
 pub trait Kernel {
     /// All links.
     fn links(&mut self) -> Result<Vec<Link>>;
@@ -61,6 +62,10 @@ pub trait Kernel {
     ) -> Result<Vec<DynamicElement>>;
     /// Makes all changes of a transaction, or none.
     fn nft_apply(&mut self, transaction: &Transaction) -> Result<()>;
+    /// Hands out the flows of connection tracking that a filter lets pass.
+    fn flows(&mut self, filter: &FlowFilter, take: &mut dyn FnMut(Flow)) -> Result<()>;
+    /// Forgets a flow; false where there was none.
+    fn delete_flow(&mut self, flow: &Flow) -> Result<bool>;
     /// A setting; [`None`] where there is none of that name.
     fn sysctl(&mut self, key: &str) -> Result<Option<String>>;
     /// Changes a setting; true where it was another one before.
@@ -75,6 +80,8 @@ pub struct Host {
     pub netlink: Netlink,
     /// Packet rules.
     pub nftables: Nftables,
+    /// Flows.
+    pub conntrack: Conntrack,
 }
 
 impl Host {
@@ -83,6 +90,7 @@ impl Host {
         Ok(Self {
             netlink: Netlink::open()?,
             nftables: Nftables::open()?,
+            conntrack: Conntrack::open()?,
         })
     }
 }
@@ -149,6 +157,12 @@ impl Kernel for Host {
     }
     fn nft_apply(&mut self, transaction: &Transaction) -> Result<()> {
         self.nftables.apply(transaction)
+    }
+    fn flows(&mut self, filter: &FlowFilter, take: &mut dyn FnMut(Flow)) -> Result<()> {
+        self.conntrack.flows(filter, take)
+    }
+    fn delete_flow(&mut self, flow: &Flow) -> Result<bool> {
+        self.conntrack.delete_flow(flow)
     }
     fn sysctl(&mut self, key: &str) -> Result<Option<String>> {
         sysctl::read(key)

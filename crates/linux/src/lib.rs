@@ -9,6 +9,7 @@
 
 pub mod addr;
 pub mod announce;
+pub mod conntrack;
 mod error;
 pub mod fake;
 pub mod kernel;
@@ -24,6 +25,7 @@ pub mod sysctl;
 pub mod tc;
 
 pub use addr::Address;
+pub use conntrack::{Conntrack, Flow, FlowFilter};
 pub use error::{Error, Result};
 pub use kernel::{Host, Kernel};
 pub use link::{Kind, Link, LinkChange, NewLink, VethEnd, Vxlan};

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::netns::{NetNs, run_in};
 
 /// Large enough for any datagram of a dump (the kernel fills at most 32 KiB).
-const RECEIVE_BUFFER: usize = 64 << 10;
+pub(crate) const RECEIVE_BUFFER: usize = 64 << 10;
 /// A dump that other changes interrupt is repeated this often.
 const DUMP_TRIES: usize = 10;
 /// `NLMSGERR_ATTR_MSG`: the kernel's sentence in an extended acknowledgement.
@@ -134,38 +134,58 @@ impl Netlink {
         about: &About<'_>,
         mut take: impl FnMut(RouteNetlinkMessage),
     ) -> Result<bool> {
-        let mut interrupted = false;
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io((about.object)(), about.operation, &error)),
+        answers(
+            &self.socket,
+            &mut self.buffer,
+            self.sequence,
+            about,
+            |raw| {
+                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(raw.bytes) {
+                    Ok(NetlinkMessage {
+                        payload: NetlinkPayload::InnerMessage(message),
+                        ..
+                    }) => take(message),
+                    Ok(_) => {}
+                    // One object of a kind nobody knows must not hide all others.
+                    Err(error) => tracing::debug!(%error, "netlink message not understood"),
+                }
+            },
+        )
+    }
+}
+
+/// Reads the answers to a request until its acknowledgement or the end of the dump; true where
+/// changes interrupted the dump.
+pub(crate) fn answers(
+    socket: &Socket,
+    buffer: &mut Vec<u8>,
+    sequence: u32,
+    about: &About<'_>,
+    mut take: impl FnMut(&Raw<'_>),
+) -> Result<bool> {
+    let mut interrupted = false;
+    loop {
+        buffer.clear();
+        match socket.recv(buffer, 0) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io((about.object)(), about.operation, &error)),
+        }
+        let mut rest = buffer.as_slice();
+        while let Some((raw, next)) = split(rest) {
+            rest = next;
+            if raw.sequence != sequence {
+                // The remains of an answer nobody waited for.
+                continue;
             }
-            let mut rest = self.buffer.as_slice();
-            while let Some((raw, next)) = split(rest) {
-                rest = next;
-                if raw.sequence != self.sequence {
-                    // The remains of an answer nobody waited for.
-                    continue;
+            interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
+            match raw.kind {
+                NLMSG_ERROR | NLMSG_DONE => {
+                    raw.status(about)?;
+                    return Ok(interrupted);
                 }
-                interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
-                match raw.kind {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        raw.status(about)?;
-                        return Ok(interrupted);
-                    }
-                    NLMSG_NOOP => {}
-                    _ => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(raw.bytes) {
-                        Ok(NetlinkMessage {
-                            payload: NetlinkPayload::InnerMessage(message),
-                            ..
-                        }) => take(message),
-                        Ok(_) => {}
-                        // One object of a kind nobody knows must not hide all others.
-                        Err(error) => tracing::debug!(%error, "netlink message not understood"),
-                    },
-                }
+                NLMSG_NOOP => {}
+                _ => take(&raw),
             }
         }
     }
@@ -179,7 +199,7 @@ impl std::os::fd::AsFd for Netlink {
 
 const NLMSG_NOOP: u16 = 1;
 pub(crate) const NLMSG_ERROR: u16 = 2;
-pub(crate) const NLMSG_DONE: u16 = 3;
+const NLMSG_DONE: u16 = 3;
 
 /// One message as it lies in a datagram.
 pub(crate) struct Raw<'a> {

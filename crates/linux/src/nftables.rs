@@ -8,13 +8,11 @@ use nft::wire::{Encoded, encode};
 use nft::{Compiled, Family, Transaction};
 
 use crate::error::{Error, Result};
-use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, connected, split};
+use crate::netlink::{About, NLMSG_ERROR, RECEIVE_BUFFER, answers, connected, split};
 use crate::netns::{NetNs, run_in};
 
-const RECEIVE_BUFFER: usize = 64 << 10;
 /// The table changed while it was read this often: return what there is.
 const READ_TRIES: usize = 10;
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A handle to the nftables of one network namespace, that of the thread that opened it.
 pub struct Nftables {
@@ -156,38 +154,19 @@ impl Nftables {
         mut take: impl FnMut(u16, &[u8]),
     ) -> Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
-        let object = format!("table {table}");
-        let failed = |error: std::io::Error| Error::io(object.clone(), "read", &error);
+        let object = || format!("table {table}");
+        let about = About {
+            object: &object,
+            operation: "read",
+        };
         let bytes = request(family, table, question, self.sequence);
-        let mut interrupted = false;
-        self.socket.send(&bytes, 0).map_err(failed)?;
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(error)),
-            }
-            let mut rest = self.buffer.as_slice();
-            while let Some((raw, next)) = split(rest) {
-                rest = next;
-                if raw.sequence != self.sequence {
-                    continue;
-                }
-                interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
-                match raw.kind {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        return match raw.error() {
-                            None => Ok(interrupted),
-                            Some((errno, message)) => {
-                                Err(Error::kernel(object, "read", errno, message.as_deref()))
-                            }
-                        };
-                    }
-                    kind => take(kind, raw.payload()),
-                }
-            }
-        }
+        self.socket
+            .send(&bytes, 0)
+            .map_err(|error| Error::io(object(), "read", &error))?;
+        let (socket, buffer) = (&self.socket, &mut self.buffer);
+        answers(socket, buffer, self.sequence, &about, |raw| {
+            take(raw.kind, raw.payload());
+        })
     }
 
     /// A batch is one datagram: the socket must be able to hold it.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod announce;
+mod conntrack;
 mod links;
 mod many;
 mod monitor;

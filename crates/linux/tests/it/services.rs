@@ -240,7 +240,7 @@ fn table() -> Table {
 }
 
 /// The pods as addresses of a namespace, and a way to everything by a link.
-fn lonely_host(netlink: &mut Netlink) {
+pub(crate) fn lonely_host(netlink: &mut Netlink) {
     let end = VethEnd {
         name: "far",
         ..VethEnd::default()

@@ -1,25 +1,30 @@
-//! Netlink attributes: numbers in network order, nests marked as such.
+//! Netlink attributes as all of netfilter has them: numbers in network order, nests marked as
+//! such.
 
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
 
 /// Writes attributes behind each other.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub struct Writer {
+    /// What is written so far.
     pub bytes: Vec<u8>,
 }
 
 impl Writer {
+    /// An attribute of bytes.
     pub fn put(&mut self, kind: u16, value: &[u8]) {
         self.header(kind, value.len());
         self.bytes.extend_from_slice(value);
         self.pad();
     }
 
+    /// A number.
     pub fn u32(&mut self, kind: u16, value: u32) {
         self.put(kind, &value.to_be_bytes());
     }
 
+    /// Text with its end.
     pub fn text(&mut self, kind: u16, value: &str) {
         self.header(kind, value.len() + 1);
         self.bytes.extend_from_slice(value.as_bytes());
@@ -27,6 +32,7 @@ impl Writer {
         self.pad();
     }
 
+    /// Attributes within one.
     pub fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.header(kind | NESTED, 0);
@@ -47,8 +53,8 @@ impl Writer {
 }
 
 /// Reads attributes; ends at the first that does not fit.
-#[derive(Clone, Copy)]
-pub(crate) struct Reader<'a>(pub &'a [u8]);
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Reader<'a> {
     type Item = (u16, &'a [u8]);
@@ -63,6 +69,7 @@ impl<'a> Iterator for Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// The bytes of the first attribute of a kind.
     pub fn get(self, wanted: u16) -> Option<&'a [u8]> {
         let mut attributes = self;
         attributes
@@ -70,22 +77,26 @@ impl<'a> Reader<'a> {
             .map(|(_, value)| value)
     }
 
+    /// The attributes within one; none where it is not there.
     pub fn nest(self, wanted: u16) -> Reader<'a> {
         Reader(self.get(wanted).unwrap_or_default())
     }
 
+    /// A number.
     pub fn u32(self, wanted: u16) -> Option<u32> {
         Some(u32::from_be_bytes(
             self.get(wanted)?.get(..4)?.try_into().ok()?,
         ))
     }
 
+    /// A long number.
     pub fn u64(self, wanted: u16) -> Option<u64> {
         Some(u64::from_be_bytes(
             self.get(wanted)?.get(..8)?.try_into().ok()?,
         ))
     }
 
+    /// Text without its end.
     pub fn text(self, wanted: u16) -> Option<String> {
         let bytes = self.get(wanted)?;
         let end = bytes

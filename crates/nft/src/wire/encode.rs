@@ -184,8 +184,9 @@ impl Batch<'_> {
     }
 }
 
-/// One netlink message behind others.
-pub(super) fn message(
+/// One message of netfilter behind others: the type, flags, sequence number, the header that all
+/// of netfilter has behind netlink's, and what `write` adds.
+pub fn message(
     bytes: &mut Vec<u8>,
     kind: u16,
     flags: u16,

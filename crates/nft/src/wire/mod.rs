@@ -1,11 +1,11 @@
 //! The netlink form: transactions to bytes, and what the kernel lists back to values.
 
-mod attr;
+pub mod attr;
 mod encode;
 mod exprs;
 pub mod read;
 
-pub use encode::{Encoded, encode};
+pub use encode::{Encoded, encode, message};
 
 /// `NFNL_SUBSYS_NFTABLES`
 pub const SUBSYSTEM: u8 = 10;
