@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use nft::wire::read::DynamicElement;
-use nft::{Compiled, Family, Transaction};
+use nft::{Compiled, Family, IpFamily, Transaction};
 
 use crate::conntrack::{Conntrack, Flow, FlowFilter};
 use crate::error::Result;
@@ -14,10 +14,10 @@ use crate::neigh::{FdbEntry, Neighbour};
 use crate::netlink::Netlink;
 use crate::nftables::Nftables;
 use crate::route::{Route, RouteFilter};
-use crate::{Address, sysctl};
+use crate::{Address, iptables, sysctl};
 
 /// The kernel's tables of one network namespace. The calls are those of [`Netlink`],
-/// [`Nftables`], [`Conntrack`] and [`sysctl`]; see there.
+/// [`Nftables`], [`Conntrack`], [`iptables`] and [`sysctl`]; see there.
 pub trait Kernel {
     /// All links.
     fn links(&mut self) -> Result<Vec<Link>>;
@@ -66,14 +66,19 @@ pub trait Kernel {
     fn flows(&mut self, filter: &FlowFilter, take: &mut dyn FnMut(Flow)) -> Result<()>;
     /// Forgets a flow; false where there was none.
     fn delete_flow(&mut self, flow: &Flow) -> Result<bool>;
+    /// Makes the changes of a text for `iptables-restore`.
+    fn iptables_restore(&mut self, family: IpFamily, text: &str) -> Result<()>;
+    /// What a table of iptables holds; [`None`] where there is no such table, or no program to
+    /// list it.
+    fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>>;
     /// A setting; [`None`] where there is none of that name.
     fn sysctl(&mut self, key: &str) -> Result<Option<String>>;
     /// Changes a setting; true where it was another one before.
     fn set_sysctl(&mut self, key: &str, value: &str) -> Result<bool>;
 }
 
-/// The real kernel, in the namespace of the thread that opened it. The sysctls are those of the
-/// calling thread's namespace, so it is to be used inside that namespace.
+/// The real kernel, in the namespace of the thread that opened it. The sysctls and iptables are
+/// those of the calling thread's namespace, so it is to be used inside that namespace.
 #[derive(Debug)]
 pub struct Host {
     /// Links, addresses, routes, neighbours.
@@ -163,6 +168,20 @@ impl Kernel for Host {
     }
     fn delete_flow(&mut self, flow: &Flow) -> Result<bool> {
         self.conntrack.delete_flow(flow)
+    }
+    fn iptables_restore(&mut self, family: IpFamily, text: &str) -> Result<()> {
+        iptables::restore(family, text)
+    }
+    fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>> {
+        // Listing would make a table that is not there, and its hooks cost every packet.
+        let of = match family {
+            IpFamily::V4 => Family::Ip,
+            IpFamily::V6 => Family::Ip6,
+        };
+        if iptables::table_exists(family, table) || self.nftables.has_table(of, table)? {
+            return iptables::save(family, table);
+        }
+        Ok(None)
     }
     fn sysctl(&mut self, key: &str) -> Result<Option<String>> {
         sysctl::read(key)

@@ -12,6 +12,7 @@ pub mod announce;
 pub mod conntrack;
 mod error;
 pub mod fake;
+pub mod iptables;
 pub mod kernel;
 pub mod link;
 mod mac;

@@ -4,6 +4,7 @@
 
 mod announce;
 mod conntrack;
+mod iptables;
 mod links;
 mod many;
 mod monitor;

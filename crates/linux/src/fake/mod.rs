@@ -1,12 +1,14 @@
 //! A kernel in memory, for tests without root: it keeps the tables, refuses what the real one
 //! refuses, and writes down every change.
 
+mod iptables;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use nft::wire::read::DynamicElement;
-use nft::{Compiled, Family, Transaction};
+use nft::{Compiled, Family, IpFamily, Transaction};
 
 use crate::Address;
 use crate::conntrack::{Flow, FlowFilter};
@@ -16,6 +18,8 @@ use crate::link::{Kind, Link, LinkChange, NewKind, NewLink};
 use crate::mac::Mac;
 use crate::neigh::{FdbEntry, Neighbour};
 use crate::route::{Route, RouteFilter};
+
+pub use iptables::Iptables;
 
 /// The kernel in memory. Its fields are open: a test sets up, looks, and breaks things.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub struct Fake {
     pub fdb: Vec<FdbEntry>,
     /// The one nftables table. What a test puts into a dynamic set, packets added.
     pub nft: Option<Compiled>,
+    /// Tables of iptables by family and name; those never changed are not there.
+    pub iptables: BTreeMap<(IpFamily, String), Iptables>,
     /// Flows of connection tracking.
     pub flows: Vec<Flow>,
     /// Settings; a name that is not here does not exist.
@@ -384,6 +390,26 @@ impl Kernel for Fake {
         self.change(format!("delete {flow}"))?;
         self.flows.remove(at);
         Ok(true)
+    }
+
+    fn iptables_restore(&mut self, family: IpFamily, text: &str) -> Result<()> {
+        let words = format!("restore {} tables", family.word());
+        self.change(words.clone())?;
+        let of_family = |(key, table): (&(IpFamily, String), &Iptables)| {
+            (key.0 == family).then(|| (key.1.clone(), table.clone()))
+        };
+        let mut tables = self.iptables.iter().filter_map(of_family).collect();
+        let restored = iptables::restore(&mut tables, text);
+        let tables = tables.into_iter();
+        self.iptables
+            .extend(tables.map(|(name, table)| ((family, name), table)));
+        restored
+            .map_err(|(line, cause)| Error::other(words, "change", format!("{cause}: `{line}`")))
+    }
+
+    fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>> {
+        let found = self.iptables.get(&(family, table.to_owned()));
+        Ok(found.map(|found| format!("*{table}\n{found}COMMIT\n")))
     }
 
     fn sysctl(&mut self, key: &str) -> Result<Option<String>> {
