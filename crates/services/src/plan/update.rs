@@ -84,6 +84,9 @@ impl Plan {
             problems.extend(lost.iter().map(|lost| self.loss(cluster, key, port, lost)));
             let mut plan = PortPlan::clone(&all);
             plan.frontends.retain(|frontend| !lost.contains(&frontend));
+            if !plan.uses_local() {
+                plan.local.clear();
+            }
             settled.push(Arc::new(plan));
         }
         for id in gone {

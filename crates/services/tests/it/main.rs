@@ -2,5 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
+mod answers;
+mod bad;
 mod build;
+mod changes;
 mod choose;
+mod clashes;
+mod worlds;
