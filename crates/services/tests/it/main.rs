@@ -1,11 +1,18 @@
-//! Services, from the plan to packets.
+//! Services, from the plan to packets between real network namespaces.
 
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod answers;
 mod bad;
 mod build;
+mod cases;
 mod changes;
 mod choose;
 mod clashes;
+mod echo;
+mod lab;
+mod oracle;
+mod probe;
+mod station;
+mod table;
 mod worlds;

@@ -1,0 +1,215 @@
+//! Many new connections at once, and what became of each.
+
+use std::fmt;
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use linux::{NetNs, run_in};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket,
+};
+
+use crate::echo::Greeting;
+
+/// How many connections of one place are under way at once.
+const AT_ONCE: usize = 500;
+/// An answer may take so long; less than the second after which TCP would try again by itself.
+pub const PATIENCE: Duration = Duration::from_millis(900);
+/// Silence is silence after this time, where silence is expected.
+pub const SILENCE: Duration = Duration::from_millis(250);
+
+/// What became of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A server answered.
+    Answer(Greeting),
+    /// Reset or port unreachable.
+    Refused,
+    /// Nothing came.
+    Silence,
+    /// Another error.
+    Failed(ErrorKind),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer(greeting) => {
+                write!(f, "{} answers, seen {}", greeting.who, greeting.seen.ip())
+            }
+            Self::Refused => f.write_str("refused"),
+            Self::Silence => f.write_str("silence"),
+            Self::Failed(kind) => write!(f, "failed: {kind}"),
+        }
+    }
+}
+
+/// A connection to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    pub tcp: bool,
+    pub to: SocketAddr,
+    /// How long silence may last before it is taken for an answer.
+    pub patience: Duration,
+}
+
+impl Probe {
+    pub fn tcp(ip: IpAddr, port: u16) -> Self {
+        Self {
+            tcp: true,
+            to: (ip, port).into(),
+            patience: PATIENCE,
+        }
+    }
+
+    pub fn udp(ip: IpAddr, port: u16) -> Self {
+        Self {
+            tcp: false,
+            ..Self::tcp(ip, port)
+        }
+    }
+}
+
+/// Tries one connection from a namespace.
+pub fn one(netns: &NetNs, probe: Probe) -> Outcome {
+    all(netns, &[probe]).remove(0)
+}
+
+/// Tries all from a namespace; the outcomes are in the probes' order.
+pub fn all(netns: &NetNs, probes: &[Probe]) -> Vec<Outcome> {
+    run_in(netns, || {
+        probes
+            .chunks(AT_ONCE)
+            .flat_map(|chunk| {
+                let mut tries: Vec<Try> = chunk.iter().map(|probe| Try::start(*probe)).collect();
+                finish(&mut tries);
+                tries.into_iter().map(|one| one.outcome())
+            })
+            .collect()
+    })
+    .unwrap()
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+struct Try {
+    socket: Socket,
+    end: Instant,
+    line: Vec<u8>,
+    outcome: Option<Outcome>,
+}
+
+impl Try {
+    fn start(probe: Probe) -> Self {
+        let mut outcome = None;
+        let socket = if probe.tcp {
+            let (stream, refused) = tcp(probe.to);
+            outcome = refused;
+            Socket::Tcp(stream)
+        } else {
+            let any: SocketAddr = match probe.to {
+                SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+                SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
+            };
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            // What is dropped on the way out is told at once; what is refused there, by the
+            // answer that follows.
+            match socket.connect(probe.to).and_then(|()| socket.send(b"?\n")) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) => outcome = Some(failed(&error)),
+            }
+            Socket::Udp(socket)
+        };
+        Self {
+            socket,
+            end: Instant::now() + probe.patience,
+            line: Vec::new(),
+            outcome,
+        }
+    }
+
+    /// Reads what there is.
+    fn read(&mut self) {
+        let mut buffer = [0; 256];
+        let read = match &mut self.socket {
+            Socket::Tcp(stream) => stream.read(&mut buffer),
+            Socket::Udp(socket) => socket.recv(&mut buffer),
+        };
+        match read {
+            Ok(0) => self.outcome = Some(Outcome::Failed(ErrorKind::UnexpectedEof)),
+            Ok(len) => {
+                self.line.extend_from_slice(&buffer[..len]);
+                self.outcome = Greeting::parse(&self.line).map(Outcome::Answer);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::NotConnected => {}
+            Err(error) => self.outcome = Some(failed(&error)),
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        self.outcome.unwrap_or(Outcome::Silence)
+    }
+}
+
+/// Reads until each has an outcome or its time is over.
+fn finish(tries: &mut [Try]) {
+    loop {
+        let now = Instant::now();
+        let waiting = |one: &&mut Try| one.outcome.is_none() && one.end > now;
+        let mut open: Vec<&mut Try> = tries.iter_mut().filter(waiting).collect();
+        let Some(end) = open.iter().map(|one| one.end).max() else {
+            return;
+        };
+        let mut fds: Vec<PollFd<'_>> = open
+            .iter()
+            .map(|one| {
+                let fd = match &one.socket {
+                    Socket::Tcp(stream) => stream.as_fd(),
+                    Socket::Udp(socket) => socket.as_fd(),
+                };
+                PollFd::new(fd, PollFlags::POLLIN)
+            })
+            .collect();
+        let timeout = PollTimeout::try_from(end - now).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut fds, timeout);
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        drop(fds);
+        for (one, ready) in open.iter_mut().zip(ready) {
+            if ready {
+                one.read();
+            }
+        }
+    }
+}
+
+/// A TCP connection under way, or refused at once.
+fn tcp(to: SocketAddr) -> (TcpStream, Option<Outcome>) {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp).unwrap();
+    let started = connect(fd.as_raw_fd(), &SockaddrStorage::from(to));
+    let outcome = match started {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => None,
+        Err(errno) => Some(failed(&errno.into())),
+    };
+    (TcpStream::from(fd), outcome)
+}
+
+fn failed(error: &std::io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Outcome::Refused,
+        kind => Outcome::Failed(kind),
+    }
+}
