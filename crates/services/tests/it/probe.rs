@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use linux::{NetNs, run_in};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, socket,
 };
 
 use crate::echo::Greeting;
@@ -52,6 +52,8 @@ impl fmt::Display for Outcome {
 pub struct Probe {
     pub tcp: bool,
     pub to: SocketAddr,
+    /// The source, where it is not for the kernel to choose.
+    pub from: Option<IpAddr>,
     /// How long silence may last before it is taken for an answer.
     pub patience: Duration,
 }
@@ -61,7 +63,16 @@ impl Probe {
         Self {
             tcp: true,
             to: (ip, port).into(),
+            from: None,
             patience: PATIENCE,
+        }
+    }
+
+    #[must_use]
+    pub fn from(self, source: IpAddr) -> Self {
+        Self {
+            from: Some(source),
+            ..self
         }
     }
 
@@ -109,15 +120,11 @@ impl Try {
     fn start(probe: Probe) -> Self {
         let mut outcome = None;
         let socket = if probe.tcp {
-            let (stream, refused) = tcp(probe.to);
+            let (stream, refused) = tcp(&probe);
             outcome = refused;
             Socket::Tcp(stream)
         } else {
-            let any: SocketAddr = match probe.to {
-                SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-                SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
-            };
-            let socket = UdpSocket::bind(any).unwrap();
+            let socket = UdpSocket::bind(source(&probe)).unwrap();
             socket.set_nonblocking(true).unwrap();
             // What is dropped on the way out is told at once; what is refused there, by the
             // answer that follows.
@@ -192,19 +199,30 @@ fn finish(tries: &mut [Try]) {
 }
 
 /// A TCP connection under way, or refused at once.
-fn tcp(to: SocketAddr) -> (TcpStream, Option<Outcome>) {
-    let family = match to {
+fn tcp(probe: &Probe) -> (TcpStream, Option<Outcome>) {
+    let family = match probe.to {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp).unwrap();
-    let started = connect(fd.as_raw_fd(), &SockaddrStorage::from(to));
+    if probe.from.is_some() {
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(source(probe))).unwrap();
+    }
+    let started = connect(fd.as_raw_fd(), &SockaddrStorage::from(probe.to));
     let outcome = match started {
         Ok(()) | Err(nix::Error::EINPROGRESS) => None,
         Err(errno) => Some(failed(&errno.into())),
     };
     (TcpStream::from(fd), outcome)
+}
+
+fn source(probe: &Probe) -> SocketAddr {
+    let any: IpAddr = match probe.to {
+        SocketAddr::V4(_) => [0; 4].into(),
+        SocketAddr::V6(_) => [0_u16; 8].into(),
+    };
+    (probe.from.unwrap_or(any), 0).into()
 }
 
 fn failed(error: &std::io::Error) -> Outcome {
