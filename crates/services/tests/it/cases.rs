@@ -9,7 +9,7 @@ use model::{
     SlicePort, TrafficPolicy,
 };
 
-use crate::lab::{BALANCER, CLIENT, Lab, TARGET};
+use crate::lab::{BALANCER, CLIENT, Lab, TARGET, pod};
 use crate::station::ip;
 
 /// Port of the Services.
@@ -180,26 +180,26 @@ impl Case {
 
     /// Makes it part of the lab's cluster.
     pub fn put(&self, lab: &mut Lab) {
-        let slices = [false, true].map(|v6| slice(lab, &self.service, self.members, v6));
+        let slices = [false, true].map(|v6| slice(&self.service, self.members, v6));
         lab.put(self.service.clone(), slices);
     }
 }
 
 /// The slice of a Service whose endpoints are these pods.
-pub fn slice(lab: &Lab, service: &Service, members: &[Member], v6: bool) -> EndpointSlice {
+pub fn slice(service: &Service, members: &[Member], v6: bool) -> EndpointSlice {
     let ports = service.ports.iter().map(|port| SlicePort {
         name: port.name.clone(),
         protocol: port.protocol,
         port: Some(TARGET),
     });
     let endpoints = members.iter().map(|(name, ready, serving, terminating)| {
-        let pod = lab.pod(name);
+        let (number, ips) = pod(name);
         Endpoint {
-            ip: pod.ips[usize::from(v6)],
+            ip: ips[usize::from(v6)],
             ready: *ready,
             serving: *serving,
             terminating: *terminating,
-            node: Some(lab.nodes[pod.node].node.name.clone()),
+            node: Some(format!("node{number}")),
             zone: None,
             hostname: None,
             pod: Some((*name).to_owned()),

@@ -158,24 +158,30 @@ pub struct Stream {
 
 impl Stream {
     pub fn new(lab: &Lab, from: Place, to: SocketAddr) -> Self {
+        Self::open(lab, from, to).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn open(lab: &Lab, from: Place, to: SocketAddr) -> Result<Self, String> {
         let words = format!("TCP from {} to {to}", from.words());
         let connected = run_in(from.netns(lab), || {
             TcpStream::connect_timeout(&to, PATIENCE)
         });
         let mut stream = connected
             .unwrap()
-            .unwrap_or_else(|error| panic!("{words}: {error}"));
+            .map_err(|error| format!("{words}: {error}"))?;
         stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut byte = [0];
         while byte != *b"\n" {
-            stream.read_exact(&mut byte).unwrap();
+            stream
+                .read_exact(&mut byte)
+                .map_err(|error| format!("{words}: {error}"))?;
         }
-        Self {
+        Ok(Self {
             words,
             stream,
             number: 0,
-        }
+        })
     }
 
     /// Sends something, which must come back.

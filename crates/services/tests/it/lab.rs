@@ -122,20 +122,25 @@ impl Lab {
             }
         }
         for letter in 0..pods {
-            let mut pod = Station::new();
+            let mut station_of_pod = Station::new();
             let name = format!("{number}{}", char::from(b'a' + letter));
-            let ips = pod_ips(number, letter);
+            let (_, ips) = pod(&name);
             let gateways = [
                 Ipv4Addr::new(10, 244, number, 1).into(),
                 Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, 1).into(),
             ];
-            station.attach(&format!("fn-{name:0>11}"), &mut pod, ips, gateways);
+            station.attach(
+                &format!("fn-{name:0>11}"),
+                &mut station_of_pod,
+                ips,
+                gateways,
+            );
             let at = ips.map(|ip| (ip, TARGET).into());
             self.pods.push(Pod {
-                _server: Server::start(&name, &pod.netns, &at),
+                _server: Server::start(&name, &station_of_pod.netns, &at),
                 name,
                 node: self.nodes.len(),
-                station: pod,
+                station: station_of_pod,
                 ips,
             });
         }
@@ -249,7 +254,7 @@ fn outside(underlay: &mut Station) -> (Station, Server) {
     (client, server)
 }
 
-fn config(mode: ServicesMode) -> Config {
+pub fn config(mode: ServicesMode) -> Config {
     let mut config = Config {
         cluster_cidrs: vec![net("10.244.0.0/16"), net("fd00:10:244::/56")],
         service_cidrs: vec![net("10.96.0.0/12"), net("fd00:10:96::/112")],
@@ -260,7 +265,7 @@ fn config(mode: ServicesMode) -> Config {
     config
 }
 
-fn node(number: u8) -> Node {
+pub fn node(number: u8) -> Node {
     let v6 = u16::from(number);
     Node {
         name: format!("node{number}"),
@@ -279,10 +284,11 @@ fn node(number: u8) -> Node {
     }
 }
 
-fn pod_ips(number: u8, letter: u8) -> [IpAddr; 2] {
-    let host = letter + 2;
-    [
-        Ipv4Addr::new(10, 244, number, host).into(),
-        Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, u16::from(host)).into(),
-    ]
+/// The number of a pod's node and its addresses, by its name.
+pub fn pod(name: &str) -> (u8, [IpAddr; 2]) {
+    let (number, letter) = (name.as_bytes()[0] - b'0', name.as_bytes()[1] - b'a');
+    let (node, host) = (u16::from(number), u16::from(letter) + 2);
+    let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, host);
+    let v4 = Ipv4Addr::new(10, 244, number, letter + 2);
+    (number, [v4.into(), v6.into()])
 }

@@ -38,7 +38,7 @@ pub fn service(number: u8) -> Service {
 /// Makes the Service and its endpoints part of the cluster.
 pub fn put(lab: &mut Lab, service: &Service, pods: &[&'static str]) {
     let members: Vec<Member> = pods.iter().map(|pod| (*pod, true, true, false)).collect();
-    let slices = [false, true].map(|v6| slice(lab, service, &members, v6));
+    let slices = [false, true].map(|v6| slice(service, &members, v6));
     lab.put(service.clone(), slices);
 }
 
