@@ -332,6 +332,7 @@ fn assert_nothing_left(lab: &mut Lab, mode: ServicesMode, world: &World) {
 }
 
 #[test]
+#[ignore = "the backends are not here yet"]
 fn a_killed_process_breaks_nothing_over_nftables() {
     if testing::root("a_killed_process_breaks_nothing_over_nftables") {
         killed(0, 1500);
@@ -339,6 +340,7 @@ fn a_killed_process_breaks_nothing_over_nftables() {
 }
 
 #[test]
+#[ignore = "the backends are not here yet"]
 fn a_killed_process_breaks_nothing_over_iptables() {
     if testing::root("a_killed_process_breaks_nothing_over_iptables") {
         killed(1, 300);

@@ -195,6 +195,7 @@ fn settings(mode: ServicesMode) {
 }
 
 #[test]
+#[ignore = "the backends are not here yet"]
 fn every_kind_from_every_place_over_nftables() {
     if testing::root("every_kind_from_every_place_over_nftables") {
         table(MODES[0]);
@@ -202,6 +203,7 @@ fn every_kind_from_every_place_over_nftables() {
 }
 
 #[test]
+#[ignore = "the backends are not here yet"]
 fn every_kind_from_every_place_over_iptables() {
     if testing::root("every_kind_from_every_place_over_iptables") {
         table(MODES[1]);
@@ -209,6 +211,7 @@ fn every_kind_from_every_place_over_iptables() {
 }
 
 #[test]
+#[ignore = "the backends are not here yet"]
 fn settings_over_nftables() {
     if testing::root("settings_over_nftables") {
         settings(MODES[0]);
@@ -216,6 +219,7 @@ fn settings_over_nftables() {
 }
 
 #[test]
+#[ignore = "the backends are not here yet"]
 fn settings_over_iptables() {
     if testing::root("settings_over_iptables") {
         settings(MODES[1]);
