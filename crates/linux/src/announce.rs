@@ -10,6 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::bpf::{DROP, attach, end, jump_equal, statement};
 use crate::error::{Error, Result};
 use crate::mac::Mac;
 
@@ -204,48 +205,16 @@ fn bind(socket: &OwnedFd, index: u32, v6: bool) -> io::Result<()> {
 /// of the link are not copied here.
 fn filter(socket: &OwnedFd) -> io::Result<()> {
     let load_byte = |offset| statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset);
-    let jump_equal = |value, yes, no| libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-        jt: yes,
-        jf: no,
-        k: value,
-    };
     let mut program = [
         load_byte(20),
         jump_equal(58, 0, 4),
         load_byte(54),
         jump_equal(135, 1, 0),
         jump_equal(136, 0, 1),
-        statement(libc::BPF_RET | libc::BPF_K, 512),
-        statement(libc::BPF_RET | libc::BPF_K, 0),
+        end(512),
+        end(DROP),
     ];
-    let filter = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
-    // SAFETY: the option points to a program that lives, with its length, while the call lasts.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            std::ptr::from_ref(&filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if set < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-fn statement(code: u32, value: u32) -> libc::sock_filter {
-    libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k: value,
-    }
+    attach(socket, &mut program)
 }
 
 /// Memberships of multicast groups. The kernel joins them on the link too, and tells switches

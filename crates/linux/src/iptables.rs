@@ -20,12 +20,13 @@ fn program(family: IpFamily, what: &str) -> String {
 
 /// Makes the changes of a text in the language of `iptables-restore`, in the calling thread's
 /// network namespace. Chains that it does not name stay as they are; each table changes at once
-/// or not at all. The error quotes the line that was refused.
-pub fn restore(family: IpFamily, text: &str) -> Result<()> {
+/// or not at all. The error quotes the line that was refused. Returns the process that did it;
+/// see [`crate::Monitor::ignore_process`].
+pub fn restore(family: IpFamily, text: &str) -> Result<u32> {
     let program = program(family, "restore");
-    let output = run(&program, &["--noflush", WAIT], text)?;
+    let (process, output) = run(&program, &["--noflush", WAIT], text)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(process);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Error::other(program, "change", refusal(text, &said)))
@@ -37,7 +38,7 @@ pub fn save(family: IpFamily, table: &str) -> Result<Option<String>> {
     let program = program(family, "save");
     let output = match run(&program, &["-t", table], "") {
         Err(error) if error.is_not_found() => return Ok(None),
-        output => output?,
+        output => output?.1,
     };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -58,7 +59,7 @@ pub fn table_exists(family: IpFamily, table: &str) -> bool {
     names.lines().any(|name| name == table)
 }
 
-fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
+fn run(program: &str, arguments: &[&str], input: &str) -> Result<(u32, Output)> {
     let failed = |error: std::io::Error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let error = Error::io(program, "run", &error);
@@ -77,7 +78,8 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
         .spawn()
         .map_err(failed)?;
     let stdin = child.stdin.take();
-    std::thread::scope(|scope| {
+    let process = child.id();
+    let output = std::thread::scope(|scope| {
         // In a thread of its own: the program may have much to say before it has read all.
         scope.spawn(|| {
             if let Some(mut stdin) = stdin {
@@ -86,7 +88,8 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
             }
         });
         child.wait_with_output().map_err(failed)
-    })
+    });
+    Ok((process, output?))
 }
 
 /// The program's words on one line, and the line of the text that they are about.

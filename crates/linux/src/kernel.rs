@@ -87,6 +87,9 @@ pub struct Host {
     pub nftables: Nftables,
     /// Flows.
     pub conntrack: Conntrack,
+    /// Programs that made changes here, for [`crate::Monitor::ignore_process`]; whoever has a
+    /// monitor takes them out.
+    pub processes: Vec<u32>,
 }
 
 impl Host {
@@ -96,6 +99,7 @@ impl Host {
             netlink: Netlink::open()?,
             nftables: Nftables::open()?,
             conntrack: Conntrack::open()?,
+            processes: Vec::new(),
         })
     }
 }
@@ -170,7 +174,8 @@ impl Kernel for Host {
         self.conntrack.delete_flow(flow)
     }
     fn iptables_restore(&mut self, family: IpFamily, text: &str) -> Result<()> {
-        iptables::restore(family, text)
+        self.processes.push(iptables::restore(family, text)?);
+        Ok(())
     }
     fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>> {
         // Listing would make a table that is not there, and its hooks cost every packet.

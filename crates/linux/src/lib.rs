@@ -9,6 +9,7 @@
 
 pub mod addr;
 pub mod announce;
+mod bpf;
 pub mod conntrack;
 mod error;
 pub mod fake;

@@ -1,4 +1,13 @@
 //! What changes in a network namespace, as it changes.
+//!
+//! Of nftables the kernel tells every rule and every element, of a `flush ruleset` each rule,
+//! chain, set (not its elements) and table. It names the socket that asked for the change, so
+//! one's own are passed over: those of a handle by [`Monitor::ignore`] in the kernel, before they
+//! take any room, and those of a program that one ran by [`Monitor::ignore_process`]. Both stay
+//! silent about a transaction that was refused, for it changes nothing.
+//!
+//! iptables of the variant `nf_tables` is told as tables `nat`, `filter`, ... of the families `ip`
+//! and `ip6`; the legacy variant is told by nobody and can only be looked at.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -8,6 +17,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nft::wire::read::subject;
 
+use crate::bpf::{DROP, PASS, attach, end, jump_equal, statement};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::neigh::{FdbEntry, Neighbour};
@@ -64,7 +74,7 @@ pub enum Event {
         /// It is gone.
         gone: bool,
     },
-    /// Something in an nftables table.
+    /// Something in an nftables table; told once for many changes of one object in a row.
     Nftables {
         /// Name of the table.
         table: String,
@@ -82,6 +92,8 @@ pub struct Monitor {
     nftables: Socket,
     epoll: OwnedFd,
     buffer: Vec<u8>,
+    /// Programs whose changes are still to be passed over.
+    processes: Vec<u32>,
 }
 
 impl std::fmt::Debug for Monitor {
@@ -102,12 +114,36 @@ impl Monitor {
             nftables,
             epoll,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
+            processes: Vec::new(),
         })
     }
 
     /// Subscribes to another namespace.
     pub fn open_in(netns: &NetNs) -> Result<Self> {
         run_in(netns, Self::open)?
+    }
+
+    /// From now on does not tell what these handles change; [`crate::Nftables::port`].
+    pub fn ignore(&mut self, ports: &[u32]) -> Result<()> {
+        /// Where a netlink message has the port: all messages of one datagram have the same.
+        const PORT: u32 = 12;
+        // A filter loads in network order.
+        let values = ports
+            .iter()
+            .map(|port| u32::from_be_bytes(port.to_ne_bytes()));
+        let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, PORT)];
+        for value in values {
+            program.extend([jump_equal(value, 0, 1), end(DROP)]);
+        }
+        program.push(end(PASS));
+        attach(&self.nftables, &mut program)
+            .map_err(|error| Error::io("netlink subscription", "filter", &error))
+    }
+
+    /// Does not tell what a process has changed in nftables that this one ran and that has ended:
+    /// what it did is waiting to be read already, and with that the process is forgotten.
+    pub fn ignore_process(&mut self, process: u32) {
+        self.processes.push(process);
     }
 
     /// What changed since the last call, without waiting; to be called again until it returns
@@ -147,7 +183,12 @@ impl Monitor {
             Ok(_) => {}
             Err(error) => {
                 return match error.raw_os_error() {
-                    Some(libc::EAGAIN) => Ok(false),
+                    Some(libc::EAGAIN) => {
+                        if !from_route {
+                            self.processes.clear();
+                        }
+                        Ok(false)
+                    }
                     Some(libc::EINTR) => Ok(true),
                     Some(libc::ENOBUFS) => {
                         events.push(Event::Lost);
@@ -161,10 +202,12 @@ impl Monitor {
         while let Some((raw, next)) = split(rest) {
             rest = next;
             if !from_route {
-                events.extend(
-                    subject(raw.kind, raw.payload())
-                        .map(|(table, name)| Event::Nftables { table, name }),
-                );
+                if self.processes.contains(&raw.port) {
+                    continue;
+                }
+                let event = subject(raw.kind, raw.payload())
+                    .map(|(table, name)| Event::Nftables { table, name });
+                events.extend(event.filter(|event| events.last() != Some(event)));
             } else if let Ok(NetlinkMessage {
                 payload: NetlinkPayload::InnerMessage(message),
                 ..

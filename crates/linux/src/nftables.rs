@@ -1,7 +1,7 @@
 //! nftables: sends a transaction, reads one table back.
 
-use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
 
 use nft::wire::read::{DynamicElement, Question, dynamic_elements, request};
 use nft::wire::{Encoded, encode};
@@ -40,6 +40,14 @@ impl Nftables {
     /// A handle to another network namespace.
     pub fn open_in(netns: &NetNs) -> Result<Self> {
         run_in(netns, Self::open)?
+    }
+
+    /// What tells this handle's changes from others'; see [`crate::Monitor::ignore`].
+    pub fn port(&self) -> Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        let asked = self.socket.get_address(&mut address);
+        asked.map_err(|error| Error::io("nftables socket", "read the address", &error))?;
+        Ok(address.port_number())
     }
 
     /// Makes all changes of a transaction, or none. The error names the first change the kernel

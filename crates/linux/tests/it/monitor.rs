@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use linux::link::NewKind;
-use linux::{Address, Event, Mac, Monitor, NewLink, Nftables, Route, VethEnd};
-use nft::{Chain, Family, Table, diff};
+use linux::{Address, Event, Mac, Monitor, NewLink, Nftables, Route, VethEnd, iptables, run_in};
+use nft::{Chain, Family, IpFamily, Op, Set, Table, Transaction, Type, Value, diff};
 
 use crate::{namespace, root};
 
@@ -88,4 +88,110 @@ fn changes_are_told() {
         "link's end",
         |event| matches!(event, Event::Link { link, gone: true } if link.name == "eth0"),
     );
+}
+
+/// All that is told, one's own changes being over.
+fn told(monitor: &mut Monitor) -> Vec<(String, Option<String>)> {
+    let mut told = Vec::new();
+    loop {
+        let events = monitor.read().unwrap();
+        if events.is_empty() {
+            return told;
+        }
+        told.extend(events.into_iter().map(|event| match event {
+            Event::Nftables { table, name } => (table, name),
+            other => panic!("{other:?}"),
+        }));
+    }
+}
+
+fn table(elements: u32) -> Table {
+    let mut set = Set::of([Type::Ipv4]);
+    for number in 0..elements {
+        set.add([Value::V4((0x0a00_0000 + number).into())]);
+    }
+    let mut table = Table::new(Family::Inet, "flatnet");
+    table.sets.insert("services-many".into(), set);
+    table.chains.insert("services-x".into(), Chain::default());
+    table
+}
+
+#[test]
+fn own_changes_are_told_from_others() {
+    if !root("monitor, own changes") {
+        return;
+    }
+    let (netns, _) = namespace();
+    let mut monitor = Monitor::open_in(&netns).unwrap();
+    let mut own = Nftables::open_in(&netns).unwrap();
+    let mut other = Nftables::open_in(&netns).unwrap();
+    monitor.ignore(&[own.port().unwrap()]).unwrap();
+    // More than a subscription has room for.
+    let everything = diff(None, &table(60_000).compile(), |_| true);
+    own.apply(&everything).unwrap();
+    assert_eq!(told(&mut monitor), []);
+
+    let named = |name: Option<&str>| ("flatnet".to_owned(), name.map(str::to_owned));
+    let change = |ops| Transaction {
+        family: Family::Inet,
+        table: "flatnet".into(),
+        ops,
+    };
+    let set = || String::from("services-many");
+    let few = table(5).compile().sets["services-many"].elements.clone();
+    let few = change(vec![Op::DeleteElements(set(), few.into_keys().collect())]);
+    let again = table(5).compile().sets["services-many"].elements.clone();
+    let again = change(vec![Op::AddElements(set(), again.into_iter().collect())]);
+    other.apply(&few).unwrap();
+    own.apply(&again).unwrap();
+    other.apply(&few).unwrap();
+    assert_eq!(
+        told(&mut monitor),
+        [named(Some("services-many"))],
+        "many changes of one object in a row are told once"
+    );
+    other.apply(&change(vec![Op::DeleteTable])).unwrap();
+    let gone = told(&mut monitor);
+    assert!(gone.contains(&named(None)), "{gone:?}");
+    assert!(gone.len() <= 3, "not every element of it: {gone:?}");
+    other
+        .apply(&change(vec![Op::DeleteSet("none".into())]))
+        .unwrap_err();
+    assert_eq!(told(&mut monitor), [], "what was refused is nothing");
+}
+
+#[test]
+fn flush_ruleset_and_iptables_are_told() {
+    if !root("monitor, iptables")
+        || testing::program("monitor, iptables", "iptables-nft-restore").is_none()
+        || testing::program("monitor, iptables", "nft").is_none()
+    {
+        return;
+    }
+    let (netns, _) = namespace();
+    let mut monitor = Monitor::open_in(&netns).unwrap();
+    let mut own = Nftables::open_in(&netns).unwrap();
+    monitor.ignore(&[own.port().unwrap()]).unwrap();
+    own.apply(&diff(None, &table(1000).compile(), |_| true))
+        .unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let status = run_in(&netns, || {
+            std::process::Command::new(program).args(arguments).status()
+        });
+        assert!(status.unwrap().unwrap().success(), "{program}");
+    };
+    run("nft", &["flush", "ruleset"]);
+    let gone = told(&mut monitor);
+    assert!(gone.contains(&("flatnet".into(), None)), "{gone:?}");
+    assert!(gone.len() <= 3, "{gone:?}");
+
+    let text = "*nat\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -j KUBE-SERVICES\nCOMMIT\n";
+    let process = run_in(&netns, || iptables::restore(IpFamily::V4, text));
+    monitor.ignore_process(process.unwrap().unwrap());
+    assert_eq!(told(&mut monitor), []);
+    run("iptables-nft", &["-t", "nat", "-F", "PREROUTING"]);
+    let changed = told(&mut monitor);
+    // Where the variant in use is the legacy one, the table was not there before.
+    let expected = ("nat".to_owned(), Some("PREROUTING".to_owned()));
+    assert!(changed.contains(&expected), "{changed:?}");
 }
