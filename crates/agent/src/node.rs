@@ -101,7 +101,11 @@ impl Node {
         publisher: Publisher,
         published: Published,
     ) -> Result<Node, String> {
-        let monitor = Monitor::open().map_err(|error| error.to_string())?;
+        let host = Host::open().map_err(|error| error.to_string())?;
+        let mut monitor = Monitor::open().map_err(|error| error.to_string())?;
+        let own = host.nftables.port();
+        own.and_then(|own| monitor.ignore(&[own]))
+            .map_err(|error| error.to_string())?;
         Ok(Node {
             fabric: Fabric::new(name.clone()),
             name,
@@ -109,7 +113,7 @@ impl Node {
             worker,
             publisher,
             published,
-            host: Host::open().map_err(|error| error.to_string())?,
+            host,
             // SAFETY: the monitor owns its descriptor, keeps it as long as it lives, and is
             // neither replaced nor taken out of the AsyncFd.
             monitor: unsafe { AsyncFd::register(monitor) }
@@ -255,6 +259,9 @@ impl Node {
                 &config,
                 std::time::Instant::now(),
             );
+            for process in self.host.processes.drain(..) {
+                self.monitor.get_mut().ignore_process(process);
+            }
             again = report.again;
             let lasting = self.tell_lasting(&report);
             again = [again, lasting].into_iter().flatten().min();
