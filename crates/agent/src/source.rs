@@ -18,8 +18,15 @@ pub enum Update {
     Bad {
         /// Kind and name, for example `Node node1`.
         object: String,
+        /// `metadata.uid`, empty where it is not known.
+        uid: String,
         /// Object, field and cause in one sentence.
         problem: String,
+    },
+    /// An object that was bad no longer is.
+    Good {
+        /// As it was named then.
+        object: String,
     },
     /// Something could not be learned; what was known stays.
     Problem(String),

@@ -9,6 +9,12 @@ use kube::ResourceExt;
 
 use crate::Error;
 
+mod service;
+mod slice;
+mod slim;
+
+pub use slim::{Converted, Kind, Slim, Value, Wrong};
+
 /// Annotations in which nodes publish their VXLAN ends, as Flannel names them.
 pub mod flannel {
     /// `vxlan`, `host-gw`, ...

@@ -212,3 +212,15 @@ pub struct EndpointSlice {
     /// 1970, for the metric of the time it took to reach the kernel.
     pub triggered: Option<i64>,
 }
+
+impl EndpointSlice {
+    /// Whether both say the same, whenever they were written.
+    pub fn same(&self, other: &Self) -> bool {
+        self.service == other.service
+            && self.v6 == other.v6
+            && self.ports == other.ports
+            && self.endpoints == other.endpoints
+            && self.name == other.name
+            && self.namespace == other.namespace
+    }
+}
