@@ -3,33 +3,38 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
+use crate::proxy_health::{ProxyHealth, Told};
 use crate::{Published, Snapshot};
 
+/// Connections of one listener at once.
 const CONNECTIONS: usize = 64;
+/// A connection ends after this time, idle or not: nobody keeps a place for good.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What health is told from.
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
     pub published: Published,
     pub metrics: Arc<Metrics>,
+    pub proxy: Arc<ProxyHealth>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Door {
-    Health,
-    Metrics,
-}
+/// One answer.
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers on the addresses given, until dropped.
 pub(crate) async fn serve(
@@ -37,87 +42,181 @@ pub(crate) async fn serve(
     healthz: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
 ) -> Result<(), String> {
-    let health_door = door(health.clone(), healthz, Door::Health);
-    let metrics_door = door(health, metrics, Door::Metrics);
-    tokio::try_join!(health_door, metrics_door).map(|_| ())
+    let other = health.clone();
+    tokio::try_join!(
+        door(healthz, move |path| health.health(path)),
+        door(metrics, move |path| other.metrics(path)),
+    )
+    .map(|_| ())
 }
 
-async fn door(health: Health, address: Option<SocketAddr>, door: Door) -> Result<(), String> {
+async fn door(
+    address: Option<SocketAddr>,
+    answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static,
+) -> Result<(), String> {
     let Some(address) = address else {
         return std::future::pending().await;
     };
     let listener = listen(address)
         .await
         .map_err(|error| format!("listen on {address}: {error}"))?;
+    accept(listener, answer).await;
+    Ok(())
+}
+
+/// Answers each GET by its path until dropped; connections end with it.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let Ok(place) = places.clone().acquire_owned().await else {
-            return Ok(());
+            return;
         };
         let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors: those in use come back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let health = health.clone();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                let answer = health.answer(door, &request);
+        let answer = answer.clone();
+        connections.spawn(async move {
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let answer = match *request.method() {
+                    Method::GET | Method::HEAD => answer(request.uri().path()),
+                    _ => plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+                };
                 async move { Ok::<_, Infallible>(answer) }
             });
-            let _ = hyper::server::conn::http1::Builder::new()
+            let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(5))
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(PATIENCE, connection).await;
             drop(place);
         });
     }
 }
 
-impl Health {
-    fn answer(&self, door: Door, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let (status, kind, body) = match (door, request.uri().path()) {
-            (Door::Health, "/livez") => (StatusCode::OK, "text/plain", "ok".to_owned()),
-            (Door::Health, "/healthz") => self.healthz(),
-            (Door::Metrics, "/metrics") => (
-                StatusCode::OK,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                self.metrics.text(),
-            ),
-            _ => (StatusCode::NOT_FOUND, "text/plain", "not found".to_owned()),
-        };
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = status;
-        if let Ok(kind) = hyper::header::HeaderValue::from_str(kind) {
-            response
-                .headers_mut()
-                .insert(hyper::header::CONTENT_TYPE, kind);
-        }
+/// An answer of this kind and content.
+pub(crate) fn response(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let mut set = |name: HeaderName, value| {
         response
-    }
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    };
+    set(CONTENT_TYPE, kind);
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response
+}
 
-    fn healthz(&self) -> (StatusCode, &'static str, String) {
-        match trouble(&self.published.load()) {
-            None => (StatusCode::OK, "text/plain", "ok".to_owned()),
-            Some(cause) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", cause),
-        }
+fn plain(status: StatusCode, text: &str) -> Answer {
+    response(status, "text/plain; charset=utf-8", text.to_owned())
+}
+
+fn verdict(healthy: bool) -> StatusCode {
+    if healthy {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
-/// Why this node is not healthy. Another node's bad object does not make it so.
-fn trouble(snapshot: &Snapshot) -> Option<String> {
-    if snapshot.synced {
-        snapshot.cause.clone()
-    } else {
-        Some("waiting for the API server".to_owned())
+impl Health {
+    /// The door for balancers and probes, as kube-proxy has it on port 10256.
+    fn health(&self, path: &str) -> Answer {
+        let now = SystemTime::now();
+        let told = self.proxy.told(Instant::now(), now);
+        match path {
+            "/healthz" => {
+                let cause = trouble(&self.published.load());
+                let status = verdict(told.healthy && told.eligible && cause.is_none());
+                self.metrics.proxy.healthz(status.as_u16());
+                let body = healthz(told, now, cause.as_deref());
+                response(status, "application/json", body)
+            }
+            "/livez" => {
+                let status = verdict(told.healthy);
+                self.metrics.proxy.livez(status.as_u16());
+                response(status, "application/json", livez(told, now))
+            }
+            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
     }
+
+    /// The door for scrapers, as kube-proxy has it on port 10249.
+    fn metrics(&self, path: &str) -> Answer {
+        match path {
+            "/metrics" => response(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                self.metrics.text(),
+            ),
+            "/healthz" => plain(StatusCode::OK, "ok"),
+            "/proxyMode" => match &self.published.load().config {
+                Some(config) => plain(StatusCode::OK, config.services.mode.word()),
+                None => plain(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n"),
+            },
+            "/configz" => self.configz(),
+            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    /// The configuration in force, keyed by its group as components do.
+    fn configz(&self) -> Answer {
+        let snapshot = self.published.load();
+        let body = serde_json::json!({ "flatnet.io": snapshot.config.as_deref() });
+        response(StatusCode::OK, "application/json", body.to_string())
+    }
+}
+
+/// kube-proxy's answer; a cause of ours is a field more.
+fn healthz(told: Told, now: SystemTime, cause: Option<&str>) -> String {
+    let cause = cause.map_or_else(String::new, |cause| {
+        format!(", \"cause\": {}", serde_json::Value::from(cause))
+    });
+    format!(
+        r#"{{"lastUpdated": "{}","currentTime": "{}", "nodeEligible": {}{cause}}}"#,
+        time(told.updated),
+        time(Some(now)),
+        told.eligible
+    )
+}
+
+fn livez(told: Told, now: SystemTime) -> String {
+    format!(
+        r#"{{"lastUpdated": "{}","currentTime": "{}"}}"#,
+        time(told.updated),
+        time(Some(now))
+    )
+}
+
+/// A time as Go writes it.
+fn time(at: Option<SystemTime>) -> String {
+    match at.map(Timestamp::try_from) {
+        Some(Ok(at)) => at.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string(),
+        _ => "0001-01-01 00:00:00 +0000 UTC".to_owned(),
+    }
+}
+
+/// What is wrong with this node's own network. Another node's bad object is not; nor is an API
+/// server that cannot be reached: what the agent before made is still there.
+fn trouble(snapshot: &Snapshot) -> Option<String> {
+    snapshot.cause.clone()
 }
 
 /// Listens; where the wildcard of IPv6 is asked for, IPv4 is served by the same socket, and
 /// alone on a kernel without IPv6.
-async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
-        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+        Err(error)
+            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                && error.kind() != std::io::ErrorKind::AddrInUse =>
+        {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         other => other,
@@ -127,22 +226,105 @@ async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt as _;
 
-    #[test]
-    fn health_is_of_this_node_alone() {
-        let waiting = Snapshot::default();
-        assert_eq!(trouble(&waiting).unwrap(), "waiting for the API server");
+    fn health() -> Health {
+        Health {
+            published: Published::default(),
+            metrics: Arc::default(),
+            proxy: Arc::new(ProxyHealth::new(Duration::ZERO)),
+        }
+    }
+
+    async fn ask(answer: Answer) -> (u16, String) {
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_is_told_as_kube_proxy_tells_it() {
+        let health = health();
+        let (status, body) = ask(health.health("/healthz")).await;
+        assert_eq!(status, 200);
+        let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(told["nodeEligible"], true);
+        assert_eq!(told["lastUpdated"], told["currentTime"]);
+        assert!(
+            body.starts_with("{\"lastUpdated\": \"20")
+                && body.contains(" +0000 UTC\",\"currentTime\": \"")
+        );
+
+        // A node that goes gets nothing new, but lives.
+        health.proxy.set_eligible(false);
+        assert_eq!(ask(health.health("/healthz")).await.0, 503);
+        assert_eq!(ask(health.health("/livez")).await.0, 200);
+        health.proxy.set_eligible(true);
+
+        // Late: the last success is told.
+        let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        health.proxy.updated(past);
+        health.proxy.queued(Instant::now());
+        let (status, body) = ask(health.health("/livez")).await;
+        assert_eq!(status, 503);
+        assert!(body.contains("1970-01-01 00:00:01 +0000 UTC"), "{body}");
+        let metrics = health.metrics.text();
+        assert!(
+            metrics.contains("kubeproxy_proxy_healthz_total{code=\"503\"} 1"),
+            "{metrics}"
+        );
+        assert!(
+            metrics.contains("# TYPE kubeproxy_proxy_livez_total counter"),
+            "{metrics}"
+        );
+    }
+
+    #[tokio::test]
+    async fn health_is_of_this_node_alone() {
+        let health = health();
         let of_another = Snapshot {
             synced: true,
-            problems: vec!["Node node2: no address".into()],
+            problems: Arc::new(vec!["Node node2: no address".into()]),
             ..Snapshot::default()
         };
-        assert_eq!(trouble(&of_another), None);
+        health.published.store(Arc::new(of_another));
+        assert_eq!(ask(health.health("/healthz")).await.0, 200);
         let own = Snapshot {
-            cause: Some("Node node1: no address".into()),
-            ..of_another
+            cause: Some("Node node1: \"no\" address".into()),
+            ..Snapshot::default()
         };
-        assert_eq!(trouble(&own).unwrap(), "Node node1: no address");
+        health.published.store(Arc::new(own));
+        let (status, body) = ask(health.health("/healthz")).await;
+        assert_eq!(status, 503);
+        let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(told["cause"], "Node node1: \"no\" address");
+    }
+
+    #[tokio::test]
+    async fn scrapers_find_mode_and_metrics() {
+        let health = health();
+        assert_eq!(ask(health.metrics("/proxyMode")).await.0, 503);
+        health.published.store(Arc::new(Snapshot {
+            config: Some(Arc::default()),
+            ..Snapshot::default()
+        }));
+        assert_eq!(
+            ask(health.metrics("/proxyMode")).await,
+            (200, "nftables".into())
+        );
+        let configz: serde_json::Value =
+            serde_json::from_str(&ask(health.metrics("/configz")).await.1).unwrap();
+        assert_eq!(configz["flatnet.io"]["services"]["mode"], "nftables");
+        let (status, text) = ask(health.metrics("/metrics")).await;
+        assert_eq!(status, 200);
+        for line in [
+            "# TYPE kubeproxy_sync_proxy_rules_endpoint_changes_total counter",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total 0",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 0",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+        assert_eq!(ask(health.metrics("/nowhere")).await.0, 404);
     }
 
     #[tokio::test]

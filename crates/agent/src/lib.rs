@@ -8,11 +8,14 @@
 //! ```
 
 mod conflist;
+mod health_ports;
 mod http;
 mod metrics;
 mod node;
 mod options;
+mod proxy_health;
 mod publish;
+mod serving;
 mod socket;
 mod source;
 mod worker;
@@ -22,8 +25,13 @@ pub use source::Update;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
+
+/// kube-proxy's default for `iptables.syncPeriod` and its siblings.
+const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
 /// Why the agent cannot run.
 #[derive(Debug)]
@@ -40,14 +48,14 @@ impl std::error::Error for Error {}
 /// What readers get: one consistent view, replaced as a whole.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Nodes and pods.
+    /// Nodes, pods, Services and their endpoints.
     pub cluster: model::Cluster,
     /// The configuration in force, once there is one.
-    pub config: Option<model::Config>,
+    pub config: Option<Arc<model::Config>>,
     /// The fabric as planned, once there is a plan.
-    pub fabric: Option<fabric::Plan>,
+    pub fabric: Option<Arc<fabric::Plan>>,
     /// What is wrong now, with other nodes' objects too; empty where nothing is.
-    pub problems: Vec<String>,
+    pub problems: Arc<Vec<String>>,
     /// The first of them that concerns this node's own network: what its health is told from.
     pub cause: Option<String>,
     /// Whether the first view of the cluster is complete.
@@ -87,13 +95,39 @@ pub async fn run(options: Options) -> Result<(), Error> {
         socket: options.socket,
         state: options.state,
     });
-    let publisher = publish::Publisher::start(kubernetes, &options.node);
-    let node = node::Node::open(options.node, conflist, worker, publisher, published.clone())
-        .map_err(Error)?;
-    let health = http::Health { published, metrics };
+    let publisher = Arc::new(publish::Publisher::start(kubernetes, &options.node));
+    let proxy = Arc::new(proxy_health::ProxyHealth::new(
+        options.sync_period.unwrap_or(SYNC_PERIOD) * 2,
+    ));
+    let serving = serving::Serving::new(
+        &options.node,
+        publisher.clone(),
+        proxy.clone(),
+        metrics.proxy.clone(),
+        options.sync_period,
+    );
+    let parts = node::Parts {
+        conflist,
+        worker,
+        publisher,
+        published: published.clone(),
+        serving,
+    };
+    let node = node::Node::open(options.node, parts).map_err(Error)?;
+    let health = http::Health {
+        published,
+        metrics,
+        proxy,
+    };
+    // Threads of their own: the loop's is busy while it changes the kernel.
+    let mut doors = JoinSet::new();
+    doors.spawn(server.serve(listener));
+    doors.spawn(http::serve(health, options.healthz, options.metrics));
     tokio::select! {
-        ended = server.serve(listener) => ended.map_err(Error),
         ended = node.run(updates) => ended.map_err(Error),
-        ended = http::serve(health, options.healthz, options.metrics) => ended.map_err(Error),
+        Some(ended) = doors.join_next() => match ended {
+            Ok(ended) => ended.map_err(Error),
+            Err(error) => Err(Error(error.to_string())),
+        },
     }
 }

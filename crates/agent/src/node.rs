@@ -1,28 +1,33 @@
 //! The loop that owns what is known of the cluster.
 
+mod network;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fabric::{Fabric, Report};
-use futures::StreamExt;
+use fabric::Fabric;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use linux::monitor::Event;
 use linux::{Host, Monitor};
 use model::{Change, Cluster, Config};
+use pods::Settings;
 use pods::manager::Noticed;
-use pods::{Readiness, Settings};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::publish::{Publisher, Said, annotations};
+use crate::publish::Publisher;
+use crate::serving::Serving;
 use crate::worker::Worker;
-use crate::{Published, Snapshot, Update, conflist};
+use crate::{Published, Snapshot, Update};
 
-/// Changes within this time are taken in together.
+/// Changes of nodes within this time are taken in together.
 const GATHER: Duration = Duration::from_millis(10);
+/// At most this many updates are taken in before something is done about them.
+const MOST_AT_ONCE: usize = 4096;
 /// What another program did is answered after this time: its next changes come right behind.
 const SETTLE: Duration = Duration::from_millis(100);
 /// A problem that lasts this long becomes an Event: a new node has no range for a moment.
@@ -40,23 +45,40 @@ pub(crate) struct Conflist {
     pub state: PathBuf,
 }
 
+/// What the loop drives.
+pub(crate) struct Parts {
+    pub conflist: Option<Conflist>,
+    pub worker: Worker,
+    pub publisher: Arc<Publisher>,
+    pub published: Published,
+    pub serving: Serving,
+}
+
 /// The node, as its agent knows it.
 pub(crate) struct Node {
     name: String,
     conflist: Option<Conflist>,
     worker: Worker,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     published: Published,
     host: Host,
     monitor: AsyncFd<Monitor>,
     fabric: Fabric,
+    /// The fabric's last plan.
+    plan: Option<Arc<fabric::Plan>>,
+    serving: Serving,
     cluster: Cluster,
-    config: Option<Config>,
+    config: Option<Arc<Config>>,
+    /// Nodes and this node's pods have been told.
     synced: bool,
+    /// So have Services and their slices.
+    services_synced: bool,
     /// Objects that cannot be understood, until they come again.
     bad: BTreeMap<String, String>,
     settings: Option<Settings>,
-    problems: Vec<String>,
+    fabric_problems: Vec<String>,
+    /// All that is wrong.
+    problems: Arc<Vec<String>>,
     /// The first that concerns this node's own network.
     cause: Option<String>,
     /// This node's problems, since when, and whether an Event tells of them.
@@ -67,14 +89,22 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 struct Due {
     converge: Option<Instant>,
+    serve: Option<Instant>,
     look_at_pods: Option<Instant>,
     noticed: BTreeSet<Noticed>,
+    /// What is wrong has changed.
+    tell: bool,
+    /// Readers have not seen the last change.
+    publish: bool,
 }
 
 impl Due {
     fn converge_in(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
-        self.converge = Some(self.converge.map_or(at, |earlier| earlier.min(at)));
+        sooner(&mut self.converge, wait);
+    }
+
+    fn serve_in(&mut self, wait: Duration) {
+        sooner(&mut self.serve, wait);
     }
 
     fn look_at_pods_in(&mut self, wait: Duration) {
@@ -83,6 +113,19 @@ impl Due {
             self.noticed = BTreeSet::from([Noticed::Everything]);
         }
     }
+
+    /// What is wrong with this object has changed.
+    fn wrong(&mut self, object: &str) {
+        self.tell = true;
+        if object.starts_with("Node ") || object.starts_with("ConfigMap ") {
+            self.converge_in(GATHER);
+        }
+    }
+}
+
+fn sooner(due: &mut Option<Instant>, wait: Duration) {
+    let at = Instant::now() + wait;
+    *due = Some(due.map_or(at, |earlier| earlier.min(at)));
 }
 
 async fn until(due: Option<Instant>) {
@@ -94,13 +137,7 @@ async fn until(due: Option<Instant>) {
 
 impl Node {
     /// The node of the calling process's network namespace.
-    pub(crate) fn open(
-        name: String,
-        conflist: Option<Conflist>,
-        worker: Worker,
-        publisher: Publisher,
-        published: Published,
-    ) -> Result<Node, String> {
+    pub(crate) fn open(name: String, parts: Parts) -> Result<Node, String> {
         let host = Host::open().map_err(|error| error.to_string())?;
         let mut monitor = Monitor::open().map_err(|error| error.to_string())?;
         let own = host.nftables.port();
@@ -109,21 +146,25 @@ impl Node {
         Ok(Node {
             fabric: Fabric::new(name.clone()),
             name,
-            conflist,
-            worker,
-            publisher,
-            published,
+            conflist: parts.conflist,
+            worker: parts.worker,
+            publisher: parts.publisher,
+            published: parts.published,
+            serving: parts.serving,
             host,
             // SAFETY: the monitor owns its descriptor, keeps it as long as it lives, and is
             // neither replaced nor taken out of the AsyncFd.
             monitor: unsafe { AsyncFd::register(monitor) }
                 .map_err(|error| format!("watch the kernel: {error}"))?,
+            plan: None,
             cluster: Cluster::default(),
             config: None,
             synced: false,
+            services_synced: false,
             bad: BTreeMap::new(),
             settings: None,
-            problems: Vec::new(),
+            fabric_problems: Vec::new(),
+            problems: Arc::default(),
             cause: None,
             lasting: BTreeMap::new(),
         })
@@ -140,9 +181,8 @@ impl Node {
             tokio::select! {
                 update = updates.next() => match update {
                     Some(update) => {
-                        if self.take(update) {
-                            due.converge_in(GATHER);
-                        }
+                        self.take(update, &mut due);
+                        self.take_ready(&mut updates, &mut due);
                     }
                     None => return Err("the stream of updates ended".to_owned()),
                 },
@@ -152,7 +192,9 @@ impl Node {
                     if let Some(again) = self.converge().await {
                         due.converge_in(again);
                     }
+                    due.tell = true;
                 }
+                () = until(due.serve) => {}
                 () = until(due.look_at_pods) => {
                     due.look_at_pods = None;
                     self.worker.notice(std::mem::take(&mut due.noticed).into_iter().collect());
@@ -162,51 +204,145 @@ impl Node {
                     self.fabric.resync();
                     due.converge_in(Duration::ZERO);
                     self.worker.heal();
+                    if self.serving.compare() {
+                        due.serve_in(Duration::ZERO);
+                    }
                 }
+            }
+            // Not behind a timer: its first tick would be most of the time a change may take.
+            if due.serve.is_some_and(|at| at <= Instant::now()) {
+                due.serve = None;
+                self.serve(&mut due);
+            }
+            if std::mem::take(&mut due.tell) {
+                self.tell();
+                due.publish = true;
+            }
+            if std::mem::take(&mut due.publish) {
+                self.publish();
             }
         }
     }
 
-    /// Takes one update in; true where something has to be done about it.
-    fn take(&mut self, update: Update) -> bool {
-        match update {
-            Update::Change(change) => {
-                let recovered = match &change {
-                    Change::Node(node) => self.bad.remove(&format!("Node {}", node.name)).is_some(),
-                    Change::NodeGone(name) => self.bad.remove(&format!("Node {name}")).is_some(),
-                    _ => false,
-                };
-                self.cluster.take(change) || recovered
+    /// Takes in what has come meanwhile: under a flood, many changes become one transaction.
+    fn take_ready(&mut self, updates: &mut BoxStream<'static, Update>, due: &mut Due) {
+        for _ in 0..MOST_AT_ONCE {
+            match updates.next().now_or_never() {
+                Some(Some(update)) => self.take(update, due),
+                Some(None) | None => return,
             }
+        }
+    }
+
+    /// Takes one update in, and notes what has to be done about it.
+    fn take(&mut self, update: Update, due: &mut Due) {
+        match update {
+            Update::Change(change) => self.change(change, due),
             Update::Config(config) => {
                 self.bad
                     .retain(|object, _| !object.starts_with("ConfigMap "));
-                if self.config.as_ref() != Some(&config) {
-                    info!(fabric = ?config.fabric.mode, pods = ?config.pod_mode, "configuration");
-                    self.config = Some(*config);
+                if self.config.as_deref() != Some(&*config) {
+                    info!(
+                        fabric = ?config.fabric.mode,
+                        pods = ?config.pod_mode,
+                        services = ?config.services.mode,
+                        "configuration"
+                    );
+                    self.serving.configure(&config);
+                    self.config = Some(Arc::from(config));
+                    due.serve_in(Duration::ZERO);
                 }
-                true
+                due.converge_in(GATHER);
             }
             Update::Synced => {
                 self.synced = true;
-                true
+                due.converge_in(GATHER);
             }
-            Update::Bad { object, problem } => {
-                warn!("{problem}");
-                if object == format!("Node {}", self.name) {
-                    self.publisher.node_event("InvalidNode", &problem);
-                } else if object.starts_with("ConfigMap ") {
-                    self.publisher
-                        .config_event("InvalidConfiguration", &problem);
-                }
+            Update::ServicesSynced => {
+                self.services_synced = true;
+                due.serve_in(Duration::ZERO);
+            }
+            Update::Bad {
+                object,
+                uid,
+                problem,
+            } => {
+                self.publisher
+                    .invalid(&object, &uid, &problem, object == self.own());
+                due.wrong(&object);
                 self.bad.insert(object, problem);
-                true
             }
-            Update::Problem(problem) => {
-                warn!("{problem}");
-                false
+            Update::Good { object } => {
+                if self.bad.remove(&object).is_some() {
+                    info!("{object}: understood, or gone");
+                    due.wrong(&object);
+                }
             }
+            Update::Problem(problem) => warn!("{problem}"),
         }
+    }
+
+    /// This node's object.
+    fn own(&self) -> String {
+        format!("Node {}", self.name)
+    }
+
+    fn change(&mut self, change: Change, due: &mut Due) {
+        match &change {
+            Change::Service(_)
+            | Change::ServiceGone(..)
+            | Change::Slice(_)
+            | Change::SliceGone(..) => {
+                if self.serving.take(&mut self.cluster, change) {
+                    due.serve_in(Duration::ZERO);
+                    due.publish = true;
+                }
+            }
+            Change::Node(node) => {
+                let own = node.name == self.name;
+                if own {
+                    self.serving.eligible(!node.leaving);
+                }
+                if self.cluster.take(change) {
+                    due.converge_in(GATHER);
+                    if own {
+                        due.serve_in(Duration::ZERO);
+                    }
+                }
+            }
+            Change::NodeGone(name) => {
+                if *name == self.name {
+                    self.serving.eligible(false);
+                }
+                if self.cluster.take(change) {
+                    due.converge_in(GATHER);
+                }
+            }
+            Change::Pod(_) | Change::PodGone(..) => due.publish |= self.cluster.take(change),
+        }
+    }
+
+    /// Brings Services to the kernel. On this thread: one change takes a fraction of a
+    /// millisecond, and everything else that may not wait (sockets, health, attachments) has
+    /// threads of its own.
+    fn serve(&mut self, due: &mut Due) {
+        // Before the whole view is there, what is missing in it would be taken away.
+        if !self.services_synced || !self.cluster.nodes.contains_key(&self.name) {
+            return;
+        }
+        let Some(config) = &self.config else {
+            return;
+        };
+        let outcome = self
+            .serving
+            .reconcile(&mut self.host, &self.cluster, config);
+        for process in self.host.processes.drain(..) {
+            self.monitor.get_mut().ignore_process(process);
+        }
+        if let Some(again) = outcome.again {
+            due.serve_in(again);
+        }
+        due.tell |= outcome.problems_changed;
     }
 
     /// What changed in the kernel, and what that asks for.
@@ -214,6 +350,9 @@ impl Node {
         for event in events {
             if self.fabric.notice(event) {
                 due.converge_in(SETTLE);
+            }
+            if self.serving.notice(event) {
+                due.serve_in(SETTLE);
             }
             let noticed = match event {
                 Event::Link { link, gone: false } if !link.up => Noticed::Link(link.index),
@@ -233,148 +372,17 @@ impl Node {
         }
     }
 
-    /// Plans and applies everything that follows from what is known; when to do it again.
-    async fn converge(&mut self) -> Option<Duration> {
+    /// Tells of all that is wrong: what is new in the log, all of it to readers.
+    fn tell(&mut self) {
         let mut problems: Vec<String> = self.bad.values().cloned().collect();
-        // What concerns this node's own network, and not only the way to another. A wrong
-        // configuration does so only where no good one is in force.
-        let own = |object: &String| {
-            (object.starts_with("ConfigMap ") && self.config.is_none())
-                || *object == format!("Node {}", self.name)
-        };
-        let mut cause = self
-            .bad
-            .iter()
-            .find(|(object, _)| own(object))
-            .map(|(_, problem)| problem.clone());
-        let mut again = None;
-        // A cluster half told would take routes to the other half away.
-        if self.synced
-            && let Some(config) = self.config.clone()
-            && let Some(node) = self.cluster.nodes.get(&self.name).cloned()
-        {
-            let report = self.fabric.reconcile(
-                &mut self.host,
-                &self.cluster,
-                &config,
-                std::time::Instant::now(),
-            );
-            for process in self.host.processes.drain(..) {
-                self.monitor.get_mut().ignore_process(process);
-            }
-            again = report.again;
-            let lasting = self.tell_lasting(&report);
-            again = [again, lasting].into_iter().flatten().min();
-            cause = cause.or(self.report(&report, &mut problems));
-            if let Some(mtu) = report.mtu.filter(|_| !node.pod_cidrs.is_empty()) {
-                let settings = Settings {
-                    pod_cidrs: node.pod_cidrs.clone(),
-                    cluster_cidrs: config.cluster_cidrs.clone(),
-                    mode: config.pod_mode,
-                    mtu,
-                };
-                if let Err(problem) = self.settle_pods(settings).await {
-                    cause.get_or_insert(problem.clone());
-                    problems.push(problem);
-                    again = Some(Duration::from_secs(1));
-                }
-            }
-            self.publisher.say(Said {
-                annotations: Some(annotations(&node, &config, &report.published)),
-                network: Some(match (&cause, &self.settings) {
-                    (Some(cause), _) => Err(cause.clone()),
-                    (None, None) => Err(format!("Node {} has no spec.podCIDRs yet", self.name)),
-                    (None, Some(_)) => Ok(()),
-                }),
-            });
-        }
-        self.cause.clone_from(&cause);
-        self.worker.set_readiness(self.readiness(cause)).await;
-        if problems != self.problems {
-            for problem in problems
-                .iter()
-                .filter(|problem| !self.problems.contains(problem))
-            {
+        problems.extend(self.fabric_problems.iter().cloned());
+        problems.extend(self.serving.problems());
+        if problems != *self.problems {
+            let known: BTreeSet<&String> = self.problems.iter().collect();
+            for problem in problems.iter().filter(|problem| !known.contains(problem)) {
                 warn!("{problem}");
             }
-            self.problems = problems;
-        }
-        self.publish();
-        again
-    }
-
-    /// Collects what the fabric reports.
-    /// The first that concerns this node's own network is returned.
-    fn report(&self, report: &Report, problems: &mut Vec<String>) -> Option<String> {
-        let mut cause = report.errors.first().map(ToString::to_string);
-        for problem in &report.problems {
-            let text = problem.to_string();
-            if problem.node == self.name {
-                cause.get_or_insert(text.clone());
-            }
-            problems.push(text);
-        }
-        problems.extend(report.errors.iter().map(ToString::to_string));
-        if report.changes > 0 {
-            info!(changes = report.changes, "fabric");
-        }
-        cause
-    }
-
-    /// Makes Events of this node's problems that last; when the next one will have lasted.
-    fn tell_lasting(&mut self, report: &Report) -> Option<Duration> {
-        let own = report
-            .problems
-            .iter()
-            .filter(|problem| problem.node == self.name);
-        let now: BTreeSet<String> = own.map(ToString::to_string).collect();
-        self.lasting.retain(|text, _| now.contains(text));
-        let mut next = None;
-        for text in now {
-            let (since, told) = self
-                .lasting
-                .entry(text.clone())
-                .or_insert((Instant::now(), false));
-            let age = since.elapsed();
-            if *told {
-                continue;
-            }
-            if age >= LASTING {
-                *told = true;
-                self.publisher.node_event("NetworkProblem", &text);
-            } else {
-                let left = LASTING.saturating_sub(age);
-                next = Some(next.map_or(left, |earlier: Duration| earlier.min(left)));
-            }
-        }
-        next
-    }
-
-    /// Gives the pods' side its settings, and the runtime its configuration once they hold.
-    async fn settle_pods(&mut self, settings: Settings) -> Result<(), String> {
-        if self.settings.as_ref() != Some(&settings) {
-            self.worker.set_settings(settings.clone()).await?;
-            info!(ranges = ?settings.pod_cidrs, mode = ?settings.mode, mtu = settings.mtu, "pods");
-            self.settings = Some(settings);
-        }
-        match &self.conflist {
-            Some(conflist) => conflist::write(&conflist.folder, &conflist.socket, &conflist.state),
-            None => Ok(()),
-        }
-    }
-
-    fn readiness(&self, cause: Option<String>) -> Option<Readiness> {
-        match (&self.settings, cause) {
-            // Nothing new is known: what the last run knew holds.
-            (None, None) if !self.synced => None,
-            (None, None) => Some(Readiness::NotReady(match self.config {
-                Some(_) => format!("Node {} has no spec.podCIDRs yet", self.name),
-                None => "there is no network configuration yet (ConfigMap kube-system/flatnet)"
-                    .to_owned(),
-            })),
-            (None, Some(cause)) => Some(Readiness::NotReady(cause)),
-            (Some(_), Some(cause)) => Some(Readiness::Limited(cause)),
-            (Some(_), None) => Some(Readiness::Ready),
+            self.problems = Arc::new(problems);
         }
     }
 
@@ -382,7 +390,7 @@ impl Node {
         self.published.store(Arc::new(Snapshot {
             cluster: self.cluster.clone(),
             config: self.config.clone(),
-            fabric: self.fabric.plan().cloned(),
+            fabric: self.plan.clone(),
             problems: self.problems.clone(),
             cause: self.cause.clone(),
             synced: self.synced,

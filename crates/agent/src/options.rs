@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -38,6 +39,9 @@ pub struct Options {
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is answered.
     pub metrics: Option<SocketAddr>,
+    /// How often rules of Services are compared with the plan; the mode decides where absent.
+    /// Changes that wait for twice this long (1 min where absent) make the node unhealthy.
+    pub sync_period: Option<Duration>,
 }
 
 impl Options {
@@ -51,6 +55,7 @@ impl Options {
             cni_conf: Some(PathBuf::from("/etc/cni/net.d")),
             healthz: Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 10256)),
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249)),
+            sync_period: None,
         }
     }
 }

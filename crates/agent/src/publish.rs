@@ -97,34 +97,56 @@ impl Publisher {
 
     /// An Event on this node.
     pub(crate) fn node_event(&self, reason: &str, message: &str) {
-        self.event("Node", None, &self.node, reason, message);
+        // As the kubelet refers to its node: `kubectl describe node` looks for it.
+        let on = reference("Node", None, &self.node, &self.node);
+        self.event(on, reason, message);
     }
 
-    /// An Event on the configuration.
-    pub(crate) fn config_event(&self, reason: &str, message: &str) {
-        self.event(
-            "ConfigMap",
-            Some(api::convert::CONFIG_NAMESPACE),
-            api::convert::CONFIG_NAME,
-            reason,
-            message,
-        );
-    }
-
-    fn event(&self, kind: &str, namespace: Option<&str>, name: &str, reason: &str, message: &str) {
-        let Some(recorder) = &self.recorder else {
+    /// An Event on an object that cannot be understood, named as `Kind name` or
+    /// `Kind namespace/name`. Of nodes only this one's: each tells of itself.
+    pub(crate) fn invalid(&self, object: &str, uid: &str, problem: &str, own: bool) {
+        let Some((kind, name)) = object.split_once(' ') else {
             return;
         };
-        let on = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some(kind.to_owned()),
-            namespace: namespace.map(str::to_owned),
-            name: Some(name.to_owned()),
-            // As the kubelet refers to its node: `kubectl describe node` looks for it.
-            uid: (kind == "Node").then(|| name.to_owned()),
-            ..ObjectReference::default()
-        };
-        recorder.warning(on, reason, message);
+        match (kind, name.split_once('/')) {
+            ("Node", None) if own => self.node_event("InvalidNode", problem),
+            ("ConfigMap", Some((namespace, name))) => {
+                let on = reference("ConfigMap", Some(namespace), name, "");
+                self.event(on, "InvalidConfiguration", problem);
+            }
+            (kind @ ("Service" | "EndpointSlice"), Some((namespace, name))) => {
+                let on = reference(kind, Some(namespace), name, uid);
+                self.event(on, &format!("Invalid{kind}"), problem);
+            }
+            _ => {}
+        }
+    }
+
+    /// An Event on a Service.
+    pub(crate) fn service_event(&self, key: &model::Key, uid: &str, reason: &str, message: &str) {
+        let on = reference("Service", Some(&key.0), &key.1, uid);
+        self.event(on, reason, message);
+    }
+
+    fn event(&self, on: ObjectReference, reason: &str, message: &str) {
+        if let Some(recorder) = &self.recorder {
+            recorder.warning(on, reason, message);
+        }
+    }
+}
+
+fn reference(kind: &str, namespace: Option<&str>, name: &str, uid: &str) -> ObjectReference {
+    let version = match kind {
+        "EndpointSlice" => "discovery.k8s.io/v1",
+        _ => "v1",
+    };
+    ObjectReference {
+        api_version: Some(version.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
     }
 }
 

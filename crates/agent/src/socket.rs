@@ -137,7 +137,7 @@ impl Server {
             "node": self.node,
             "version": env!("CARGO_PKG_VERSION"),
             "synced": snapshot.synced,
-            "problems": snapshot.problems,
+            "problems": *snapshot.problems,
             "settings": view.settings,
             "pools": view.pools.iter().map(|(net, size, used)| json!({
                 "cidr": net,
@@ -164,15 +164,17 @@ impl Server {
             })
             .collect();
         let snapshot = self.published.load();
-        Ok(json!({ "node": self.node, "fabric": snapshot.fabric, "pods": pods }))
+        Ok(json!({ "node": self.node, "fabric": snapshot.fabric.as_deref(), "pods": pods }))
     }
 
     fn cluster(&self) -> Result<Value, CniError> {
         let snapshot = self.published.load();
         Ok(json!({
             "node": self.node,
-            "config": snapshot.config,
-            "fabric": snapshot.fabric,
+            "config": snapshot.config.as_deref(),
+            "fabric": snapshot.fabric.as_deref(),
+            "services": snapshot.cluster.services.values().collect::<Vec<_>>(),
+            "slices": snapshot.cluster.slices.values().collect::<Vec<_>>(),
             "nodes": snapshot.cluster.nodes.values().collect::<Vec<_>>(),
             "pods": snapshot.cluster.pods.values().collect::<Vec<_>>(),
         }))

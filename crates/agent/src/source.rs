@@ -8,12 +8,14 @@ use crate::options::Source;
 /// One thing the agent learns.
 #[derive(Debug)]
 pub enum Update {
-    /// A node or pod changed.
+    /// A node, pod, Service or slice of endpoints changed.
     Change(Change),
     /// The configuration, first or changed.
     Config(Box<Config>),
-    /// Everything there was at the start has been told.
+    /// All nodes and pods there were at the start have been told.
     Synced,
+    /// So have all Services and slices: before, nothing of theirs is touched in the kernel.
+    ServicesSynced,
     /// An object cannot be understood; what was known of it stays.
     Bad {
         /// Kind and name, for example `Node node1`.
@@ -49,14 +51,27 @@ pub(crate) async fn open(
             let client = api::client(kubeconfig.as_deref(), "flatnet-agent")
                 .await
                 .map_err(|error| error.to_string())?;
-            let changes =
-                api::watch::changes(&client, node, api::watch::What::FABRIC).map(|update| {
-                    match update {
-                        api::watch::Update::Change(change) => Update::Change(change),
-                        api::watch::Update::Synced => Update::Synced,
-                        api::watch::Update::Problem(error) => problem(&error),
-                    }
-                });
+            let changes = |what, synced: fn() -> Update| {
+                let updates = api::watch::changes(&client, node, what);
+                updates.map(move |update| match update {
+                    api::watch::Update::Change(change) => Update::Change(change),
+                    api::watch::Update::Synced => synced(),
+                    api::watch::Update::Bad {
+                        object,
+                        uid,
+                        problem,
+                    } => Update::Bad {
+                        object,
+                        uid,
+                        problem,
+                    },
+                    api::watch::Update::Good { object } => Update::Good { object },
+                    api::watch::Update::Problem(error) => problem(&error),
+                })
+            };
+            // Apart from each other: the pod network does not wait for thousands of Services.
+            let fabric = changes(api::watch::What::FABRIC, || Update::Synced);
+            let services = changes(api::watch::What::SERVICES, || Update::ServicesSynced);
             let config = api::watch::config(&client).map(|update| match update {
                 api::watch::ConfigUpdate::Config(config) => Update::Config(config),
                 api::watch::ConfigUpdate::Missing => Update::Problem(format!(
@@ -66,7 +81,8 @@ pub(crate) async fn open(
                 )),
                 api::watch::ConfigUpdate::Problem(error) => problem(&error),
             });
-            Ok((stream::select(changes, config).boxed(), Some(client)))
+            let all = stream::select(services, stream::select(fabric, config));
+            Ok((all.boxed(), Some(client)))
         }
     }
 }
@@ -75,6 +91,7 @@ fn problem(error: &api::Error) -> Update {
     match error {
         api::Error::Field { object, .. } => Update::Bad {
             object: object.clone(),
+            uid: String::new(),
             problem: error.to_string(),
         },
         _ => Update::Problem(error.to_string()),

@@ -30,6 +30,14 @@ impl ServicesMode {
     pub fn parse(name: &str) -> Result<ServicesMode, ConfigError> {
         choose("services.mode", name, &MODES)
     }
+
+    /// As it is called there.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 impl Reader {

@@ -1,6 +1,6 @@
 //! What the agent counts.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pods::cni::{CniError, Command};
@@ -9,6 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+pub(crate) mod proxy;
+mod text;
+
+use proxy::ProxyMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
@@ -27,6 +32,8 @@ pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     seconds: Family<Operation, Histogram>,
     errors: Family<Failure, Counter>,
+    /// Those of Services.
+    pub proxy: Arc<ProxyMetrics>,
 }
 
 impl Default for Metrics {
@@ -48,7 +55,9 @@ impl Default for Metrics {
             "CNI operations that failed",
             errors.clone(),
         );
+        let proxy = Arc::new(ProxyMetrics::register(&mut registry));
         Metrics {
+            proxy,
             registry: Mutex::new(registry),
             seconds,
             errors,
@@ -73,12 +82,12 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// All of them, in the text form.
+    /// All of them, in Prometheus' text form.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
+        let mut open_metrics = String::new();
         if let Ok(registry) = self.registry.lock() {
-            let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+            let _ = prometheus_client::encoding::text::encode(&mut open_metrics, &registry);
         }
-        text
+        text::prometheus(&open_metrics)
     }
 }
