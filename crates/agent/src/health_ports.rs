@@ -1,7 +1,7 @@
 //! `spec.healthCheckNodePort`: balancers ask each node whether it has endpoints of the Service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,7 @@ use linux::Kernel;
 use model::{Cluster, Key};
 use services::plan::{HealthCheck, NodePorts};
 use services::{Plan, Settings};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What is to be answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
-    /// Addresses of this node; the wildcard is all of them.
+    /// Addresses of this node; a wildcard is all of its family.
     places: Vec<IpAddr>,
     services: BTreeMap<Key, Asked>,
 }
@@ -123,7 +124,10 @@ impl HealthPorts {
             return None;
         }
         let places = match &settings.node_ports {
-            NodePorts::All => vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+            NodePorts::All => vec![
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ],
             NodePorts::Ranges(ranges) => match kernel.addresses(None) {
                 Ok(addresses) => {
                     let mut ips: Vec<IpAddr> = addresses
@@ -146,15 +150,39 @@ impl HealthPorts {
     }
 }
 
+/// How many endpoints are here, where the family is served: a balancer is told of those that it
+/// can reach by the address it asks.
+fn count(check: &HealthCheck, place: &IpAddr) -> Option<usize> {
+    if place.is_ipv4() {
+        check.local_endpoints
+    } else {
+        check.local_endpoints_v6
+    }
+}
+
 /// A Service's open port.
 struct Door {
     port: u16,
-    places: Vec<IpAddr>,
-    local: Arc<AtomicUsize>,
+    /// Where, and how many endpoints are told there.
+    places: Vec<(IpAddr, Arc<AtomicUsize>)>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Door {
+    /// Whether it is open as it is asked for; the counts may differ.
+    fn fits(&self, asked: &Asked, places: &[IpAddr]) -> bool {
+        let wanted = places
+            .iter()
+            .filter(|place| count(&asked.check, place).is_some());
+        self.port == asked.check.port && wanted.eq(self.places.iter().map(|(place, _)| place))
+    }
+
+    fn set(&self, check: &HealthCheck) {
+        for (place, local) in &self.places {
+            local.store(count(check, place).unwrap_or_default(), Ordering::Relaxed);
+        }
+    }
+
     /// Closed when this returns: the port is free for another Service.
     async fn close(self) {
         for task in self.tasks {
@@ -181,9 +209,7 @@ impl Doors {
             self.close(&wanted).await;
             for (key, asked) in &wanted.services {
                 match self.open.get(key) {
-                    Some(door) => door
-                        .local
-                        .store(asked.check.local_endpoints, Ordering::Relaxed),
+                    Some(door) => door.set(&asked.check),
                     None => self.open(key, asked, &wanted.places).await,
                 }
             }
@@ -199,10 +225,8 @@ impl Doors {
 
     async fn close(&mut self, wanted: &Wanted) {
         let stays = |key: &Key, door: &Door| {
-            wanted
-                .services
-                .get(key)
-                .is_some_and(|asked| asked.check.port == door.port && wanted.places == door.places)
+            let asked = wanted.services.get(key);
+            asked.is_some_and(|asked| door.fits(asked, &wanted.places))
         };
         let gone: Vec<Key> = self
             .open
@@ -221,17 +245,20 @@ impl Doors {
 
     async fn open(&mut self, key: &Key, asked: &Asked, places: &[IpAddr]) {
         let port = asked.check.port;
-        let local = Arc::new(AtomicUsize::new(asked.check.local_endpoints));
         let mut door = Door {
             port,
-            places: places.to_vec(),
-            local: local.clone(),
+            places: Vec::new(),
             tasks: Vec::new(),
         };
         for place in places {
-            match http::listen(SocketAddr::new(*place, port)).await {
+            let Some(local) = count(&asked.check, place) else {
+                continue;
+            };
+            match listen(SocketAddr::new(*place, port)) {
                 Ok(listener) => {
-                    let (key, local) = (key.clone(), local.clone());
+                    let local = Arc::new(AtomicUsize::new(local));
+                    door.places.push((*place, local.clone()));
+                    let key = key.clone();
                     let health = self.health.clone();
                     let answer = move |_: &str| {
                         let told = health.told(Instant::now(), SystemTime::now());
@@ -269,6 +296,20 @@ impl Doors {
             self.refused.insert(key.clone(), problem);
         }
     }
+}
+
+/// Listens at an address of one family only: the other's has a count of its own.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        let socket = TcpSocket::new_v6()?;
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Ipv6V6Only, &true)?;
+        socket
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(128)
 }
 
 /// kube-proxy's answer, to whatever path.
@@ -344,13 +385,14 @@ mod tests {
         let services = ports.iter().map(|(name, port, local)| {
             let check = HealthCheck {
                 port: *port,
-                local_endpoints: *local,
+                local_endpoints: Some(*local),
+                local_endpoints_v6: None,
             };
             let uid = String::new();
             (("d".to_owned(), (*name).to_owned()), Asked { check, uid })
         });
         Wanted {
-            places: vec![Ipv4Addr::LOCALHOST.into()],
+            places: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             services: services.collect(),
         }
     }
