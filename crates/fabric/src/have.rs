@@ -24,7 +24,7 @@ pub(crate) struct Have {
     pub neighbours: BTreeMap<(&'static str, IpAddr), Mac>,
     /// Permanent forwarding entries of the VXLAN ends, by link's name.
     pub fdb: BTreeMap<(&'static str, Mac), IpAddr>,
-    /// The nftables table.
+    /// The fabric's part of the nftables table.
     pub nft: Option<Compiled>,
 }
 
@@ -54,7 +54,7 @@ impl Have {
                 have.read_tunnel(kernel, name, index)?;
             }
         }
-        have.nft = kernel.nft_table(Family::Inet, TABLE)?;
+        have.nft = kernel.nft_owned(Family::Inet, TABLE, &owns_nft)?;
         Ok(have)
     }
 

@@ -52,7 +52,16 @@ pub trait Kernel {
     /// Deletes a forwarding entry.
     fn delete_fdb(&mut self, dev: u32, mac: Mac, dst: Option<IpAddr>) -> Result<()>;
     /// What an nftables table holds.
-    fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>>;
+    fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
+        self.nft_owned(family, table, &|_| true)
+    }
+    /// What an nftables table holds of chains and sets whose names `owns` accepts.
+    fn nft_owned(
+        &mut self,
+        family: Family,
+        table: &str,
+        owns: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Compiled>>;
     /// What packets added to a dynamic set of an nftables table.
     fn nft_dynamic(
         &mut self,
@@ -153,8 +162,13 @@ impl Kernel for Host {
     fn delete_fdb(&mut self, dev: u32, mac: Mac, dst: Option<IpAddr>) -> Result<()> {
         self.netlink.delete_fdb(dev, mac, dst)
     }
-    fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
-        self.nftables.read(family, table)
+    fn nft_owned(
+        &mut self,
+        family: Family,
+        table: &str,
+        owns: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Compiled>> {
+        self.nftables.read_owned(family, table, owns)
     }
     fn nft_dynamic(
         &mut self,

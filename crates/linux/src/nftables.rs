@@ -90,6 +90,17 @@ impl Nftables {
     /// while the kernel is still growing its hash table after an insertion: a reader that heals
     /// adds what it believes missing, which the kernel takes as no change.
     pub fn read(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
+        self.read_owned(family, table, &|_| true)
+    }
+
+    /// The same without the chains and sets whose names `owns` refuses: their elements, which may
+    /// be very many, are not even asked for.
+    pub fn read_owned(
+        &mut self,
+        family: Family,
+        table: &str,
+        owns: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Compiled>> {
         for last in (0..READ_TRIES).map(|at| at + 1 == READ_TRIES) {
             let mut compiled = Compiled::empty(family, table);
             let mut interrupted = false;
@@ -107,6 +118,8 @@ impl Nftables {
             for question in [Question::Chains, Question::Rules, Question::Sets] {
                 ask(&mut compiled, &question)?;
             }
+            compiled.chains.retain(|name, _| owns(name));
+            compiled.sets.retain(|name, _| owns(name));
             let fixed = compiled
                 .sets
                 .iter()

@@ -22,7 +22,7 @@ pub fn apply(
         one(table, op).ok_or_else(|| format!("{op}: no such object, or in use"))?;
     }
     match &table {
-        Some(table) => check(table).map(|()| Some(table.clone())),
+        Some(there) => check(there).map(|()| table),
         None => Ok(None),
     }
 }

@@ -190,12 +190,13 @@ impl Ports {
         &mut self,
         attachments: impl Iterator<Item = &'a Attachment>,
     ) -> Result<usize, linux::Error> {
+        let owns = |name: &str| name.starts_with(PREFIX);
         let want = render(attachments).compile();
         let have = match self.have.take() {
             Some(have) => have,
-            None => self.nftables.read(Family::Inet, TABLE)?,
+            None => self.nftables.read_owned(Family::Inet, TABLE, &owns)?,
         };
-        let changes = nft::diff(have.as_ref(), &want, |name| name.starts_with(PREFIX));
+        let changes = nft::diff(have.as_ref(), &want, owns);
         // An empty table of its own is not worth making.
         if changes.is_empty() || want.chains.is_empty() && have.is_none() {
             self.have = Some(have);

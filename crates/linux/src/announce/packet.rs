@@ -330,6 +330,34 @@ mod tests {
         }
     }
 
+    /// Whatever is on the wire, at most two things are heard, and nothing panics.
+    #[test]
+    fn no_frame_does_harm() {
+        let mut frames = vec![probe(ip("fd00::200"), MAC), probe(ip("10.0.1.200"), MAC)];
+        frames.extend(announcements(ip("fd00::200"), MAC));
+        frames.extend(announcements(ip("10.0.1.200"), MAC));
+        for frame in &frames {
+            for at in 0..frame.len() {
+                for value in [0, 1, 2, 7, 0x7f, 0x80, 0xfe, 0xff] {
+                    let mut bad = frame.clone();
+                    bad[at] = value;
+                    assert!(heard(&bad).len() <= 2);
+                }
+            }
+        }
+        // Bytes by a linear congruence, behind the two headers that are looked at.
+        let mut state = 1_u32;
+        for length in 0..4000 {
+            let mut frame = frames[length % frames.len()].clone();
+            frame.truncate(20);
+            for _ in 0..length % 200 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                frame.push((state >> 24) as u8);
+            }
+            assert!(heard(&frame).len() <= 2);
+        }
+    }
+
     #[test]
     fn the_group_of_an_address_has_its_last_three_bytes() {
         let group = solicited_node("fd00::1:2345:6789".parse().unwrap());

@@ -135,6 +135,14 @@ impl Fake {
     }
 }
 
+/// What has an accepted name.
+fn kept<T: Clone>(all: &BTreeMap<String, T>, owns: &dyn Fn(&str) -> bool) -> BTreeMap<String, T> {
+    let owned = all.iter().filter(|(name, _)| owns(name));
+    owned
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
 fn same_place(a: &Route, b: &Route) -> bool {
     (a.dst, a.table, a.metric) == (b.dst, b.table, b.metric)
 }
@@ -334,15 +342,27 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn nft_table(&mut self, family: Family, table: &str) -> Result<Option<Compiled>> {
+    fn nft_owned(
+        &mut self,
+        family: Family,
+        table: &str,
+        owns: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Compiled>> {
         let is = |there: &&Compiled| (there.family, there.name.as_str()) == (family, table);
-        let mut found = self.nft.as_ref().filter(is).cloned();
-        for set in found.iter_mut().flat_map(|table| table.sets.values_mut()) {
-            if set.dynamic.is_some() {
-                set.elements.clear();
-            }
-        }
-        Ok(found)
+        Ok(self.nft.as_ref().filter(is).map(|there| Compiled {
+            family,
+            name: there.name.clone(),
+            chains: kept(&there.chains, owns),
+            sets: kept(&there.sets, owns)
+                .into_iter()
+                .map(|(name, mut set)| {
+                    if set.dynamic.is_some() {
+                        set.elements.clear();
+                    }
+                    (name, set)
+                })
+                .collect(),
+        }))
     }
 
     fn nft_dynamic(

@@ -102,6 +102,17 @@ fn another_stations_kernel_finds_an_address_that_no_link_has() {
         });
         assert_eq!(found, Some(*mac), "{ip}");
 
+        // Another takes the address over: the router believes it at once.
+        let other = Mac::local([2; 6]);
+        let taker = run_in(netns, || Speaker::open(*link, other, ip.is_ipv6()));
+        taker.unwrap().unwrap().announce(ip).unwrap();
+        let (_, netlink, near) = &mut pair.router;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while neighbour(netlink, *near, ip) != Some(other) {
+            assert!(Instant::now() < deadline, "{ip} is still at {mac}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+
         // A probe finds out who has an address.
         let own: IpAddr = if ip.is_ipv4() {
             "10.0.1.1".parse().unwrap()

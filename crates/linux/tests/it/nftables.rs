@@ -301,4 +301,6 @@ fn large_sets_and_errors_by_name() {
     );
     let left = nftables.read(Family::Inet, "flatnet").unwrap().unwrap();
     assert!(left.chains.is_empty(), "all or nothing");
+    let others = nftables.read_owned(Family::Inet, "flatnet", &|name| name != "many");
+    assert!(others.unwrap().unwrap().sets.is_empty());
 }
