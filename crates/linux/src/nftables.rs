@@ -5,7 +5,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 use nft::wire::read::{DynamicElement, Question, dynamic_elements, request};
 use nft::wire::{Encoded, encode};
-use nft::{Compiled, Family, Transaction};
+use nft::{Compiled, Family, Op, Transaction};
 
 use crate::error::{Error, Result};
 use crate::netlink::{About, NLMSG_ERROR, RECEIVE_BUFFER, answers, connected, split};
@@ -19,6 +19,8 @@ pub struct Nftables {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    /// Whether the kernel knows [`Op::DestroyElements`].
+    destroys: bool,
 }
 
 impl std::fmt::Debug for Nftables {
@@ -34,6 +36,7 @@ impl Nftables {
             socket: connected(NETLINK_NETFILTER, "nftables socket")?,
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
+            destroys: release() >= (6, 3),
         })
     }
 
@@ -52,7 +55,35 @@ impl Nftables {
 
     /// Makes all changes of a transaction, or none. The error names the first change the kernel
     /// refused, for example `table flatnet: add rule to chain fabric-postrouting: ...`.
+    /// Before Linux 6.3 elements to be destroyed are deleted after all else, one by one.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+        let is_destroy = |op: &&Op| matches!(op, Op::DestroyElements(..));
+        if self.destroys || !transaction.ops.iter().any(|op| is_destroy(&op)) {
+            return self.send(transaction);
+        }
+        let of = |ops| Transaction {
+            family: transaction.family,
+            table: transaction.table.clone(),
+            ops,
+        };
+        let (destroys, others): (Vec<&Op>, Vec<&Op>) = transaction.ops.iter().partition(is_destroy);
+        self.send(&of(others.into_iter().cloned().collect()))?;
+        for op in destroys {
+            let Op::DestroyElements(set, keys) = op else {
+                continue;
+            };
+            for key in keys {
+                let delete = Op::DeleteElements(set.clone(), vec![key.clone()]);
+                match self.send(&of(vec![delete])) {
+                    Err(error) if !error.is_not_found() => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, transaction: &Transaction) -> Result<()> {
         let batch = encode(transaction);
         let object = || format!("table {}", transaction.table);
         self.make_room(batch.bytes.len())
@@ -211,6 +242,15 @@ impl Nftables {
     }
 }
 
+/// The kernel's major and minor number; zeros where it does not say.
+fn release() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 fn describe(
     table: &str,
     batch: &Encoded,
@@ -225,5 +265,53 @@ fn describe(
             error.hint("is the nf_tables module with nat and fib in this kernel?")
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nft::{ElementKey, Family, Op, Set, Table, Transaction, Type, Value, diff};
+
+    use super::{Nftables, release};
+    use crate::netns::NetNs;
+
+    #[test]
+    fn elements_are_destroyed_on_every_kernel() {
+        assert!(release() >= (5, 0));
+        if !testing::root("elements_are_destroyed_on_every_kernel") {
+            return;
+        }
+        let netns = NetNs::anonymous().unwrap();
+        let mut nftables = Nftables::open_in(&netns).unwrap();
+        let mut set = Set::of([Type::Port]);
+        for port in 1..=3 {
+            set.add([Value::Port(port)]);
+        }
+        let mut table = Table::new(Family::Inet, "t");
+        table.sets.insert("s".into(), set);
+        nftables
+            .apply(&diff(None, &table.compile(), |_| true))
+            .unwrap();
+        let mut left = |destroys, ports: &[u16]| {
+            let keys = ports
+                .iter()
+                .map(|port| ElementKey::of(&[Value::Port(*port)]));
+            let ops = vec![
+                Op::DestroyElements("s".into(), keys.collect()),
+                Op::AddChain("c".into(), None),
+            ];
+            nftables.destroys = destroys;
+            let (family, table) = (Family::Inet, "t".to_owned());
+            let changes = Transaction { family, table, ops };
+            nftables.apply(&changes).unwrap();
+            let found = nftables.read(Family::Inet, "t").unwrap().unwrap();
+            assert!(found.chains.contains_key("c"));
+            found.sets["s"].elements.len()
+        };
+        // Of port 9 there is nothing.
+        assert_eq!(left(false, &[9, 1]), 2);
+        if release() >= (6, 3) {
+            assert_eq!(left(true, &[9, 2]), 1);
+        }
     }
 }
