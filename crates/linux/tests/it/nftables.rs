@@ -193,10 +193,11 @@ pub(crate) fn apply(nftables: &mut Nftables, want: &Table) -> Transaction {
 
 /// What the `nft` program lists, where there is one.
 pub(crate) fn listed(netns: &NetNs) -> Option<String> {
-    let output = run_in(netns, || {
-        Command::new("nft").args(["list", "ruleset"]).output()
-    })
-    .unwrap();
+    nft(netns, &["list", "ruleset"])
+}
+
+pub(crate) fn nft(netns: &NetNs, arguments: &[&str]) -> Option<String> {
+    let output = run_in(netns, || Command::new("nft").args(arguments).output()).unwrap();
     match output {
         Ok(output) => {
             let stderr = String::from_utf8_lossy(&output.stderr);

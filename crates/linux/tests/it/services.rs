@@ -12,7 +12,7 @@ use nft::{
     Verdict,
 };
 
-use crate::nftables::{apply, listed, nat};
+use crate::nftables::{apply, listed, nat, nft};
 use crate::{namespace, root};
 
 const UDP: u8 = 17;
@@ -323,6 +323,8 @@ fn services_choose_at_random_and_stick() {
                 names.source, names.services[0]
             );
             assert!(listed.contains(&client), "{listed}");
+            nft(&netns, &["-j", "-a", "list", "ruleset"]);
+            nft(&netns, &["list", "map", "inet", "flatnet", names.affinity]);
         }
         forget(&mut nftables, &names, pod);
     }
