@@ -12,6 +12,10 @@
 //! seen. Several functions share one table: each owns the chains and sets it names
 //! ([`diff`] takes the test of ownership) and never touches the others'.
 //!
+//! Who knows what changed needs no difference: a [`Transaction`] is made of [`Op`]s by hand, with
+//! single parts compiled by [`Rule::compile`], [`Set::compile`], [`ElementKey::of`] and
+//! [`Datum::of`]. [`apply`] refuses what the kernel would refuse.
+//!
 //! There are no anonymous sets: their cost in a transaction is quadratic. Everything that
 //! scales with the cluster goes into elements of named sets and maps.
 
