@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use model::config::{FabricMode, PodMode};
+use model::config::{FabricMode, PodMode, ServicesMode};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -108,11 +108,11 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A second `flatnet up` is no error: it starts what is missing and applies what changed
-(--fabric, --mtu, more --nodes). What a live cluster cannot change is refused by name.
+(--fabric, --mtu, --services, more --nodes). What a live cluster cannot change is refused by name.
 
 Examples:
   flatnet up --nodes 5 --fabric host-gw
-  flatnet up --dual-stack
+  flatnet up --dual-stack --services iptables
   flatnet up --subnets 2 --fabric cross-subnet
   flatnet up --name blue -f app.yaml")]
 pub struct Up {
@@ -128,6 +128,9 @@ pub struct Up {
     /// How a pod hangs on its node [default: routed].
     #[arg(long, value_name = "MODE", value_parser = pod_mode())]
     pub pod_mode: Option<PodMode>,
+    /// How Services reach the kernel [default: nftables].
+    #[arg(long, value_name = "MODE", value_parser = services_mode())]
+    pub services: Option<ServicesMode>,
     /// IPv4 and IPv6.
     #[arg(long)]
     pub dual_stack: bool,
@@ -155,6 +158,13 @@ fn fabric_mode() -> impl clap::builder::TypedValueParser<Value = FabricMode> {
             "cross-subnet" => FabricMode::CrossSubnet,
             _ => FabricMode::Vxlan,
         }
+    })
+}
+
+fn services_mode() -> impl clap::builder::TypedValueParser<Value = ServicesMode> {
+    PossibleValuesParser::new(["nftables", "iptables"]).map(|word| match word.as_str() {
+        "iptables" => ServicesMode::Iptables,
+        _ => ServicesMode::Nftables,
     })
 }
 

@@ -22,6 +22,7 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
         fabric: up.fabric,
         mtu: up.mtu,
         pod_mode: up.pod_mode,
+        services: up.services,
         dual_stack: up.dual_stack,
         cluster_cidrs: up.cluster_cidr.clone(),
         service_cidrs: up.service_cidr.clone(),
@@ -60,6 +61,7 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
             "server": format!("https://127.0.0.1:{}", spec.api_port),
             "nodes": nodes,
             "fabric": shown(&spec.fabric.mode),
+            "services": shown(&spec.services.mode),
             "seconds": start.elapsed().as_secs_f64(),
         }))?;
         return Ok(());
@@ -67,11 +69,12 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
     let name = named(&spec.name);
     let nodes = spec.nodes.len();
     output::print(&format!(
-        "cluster {}: {nodes} {} ready in {}, fabric {}\n  eval \"$(flatnet env{name})\"    then kubectl talks to it\n  flatnet check{name}           tries every path\n",
+        "cluster {}: {nodes} {} ready in {}, fabric {}, services {}\n  eval \"$(flatnet env{name})\"    then kubectl talks to it\n  flatnet check{name}           tries every path\n",
         spec.name,
         if nodes == 1 { "node" } else { "nodes" },
         output::short(start.elapsed()),
         shown(&spec.fabric.mode),
+        shown(&spec.services.mode),
     ));
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ipnet::IpNet;
-use model::config::{Config, FabricConfig, FabricMode, PodMode};
+use model::config::{Config, FabricConfig, FabricMode, PodMode, ServicesConfig, ServicesMode};
 use serde::{Deserialize, Serialize};
 
 use super::address;
@@ -28,6 +28,9 @@ pub struct ClusterSpec {
     pub fabric: FabricConfig,
     /// On the node.
     pub pod_mode: PodMode,
+    /// Virtual addresses; a cluster made before there were any has the defaults.
+    #[serde(default)]
+    pub services: ServicesConfig,
     /// Pod ranges, at most one a family, primary first.
     pub cluster_cidrs: Vec<IpNet>,
     /// Service ranges, the same families in the same order.
@@ -51,6 +54,8 @@ pub struct Request {
     pub mtu: Option<u32>,
     /// `--pod-mode`.
     pub pod_mode: Option<PodMode>,
+    /// `--services`.
+    pub services: Option<ServicesMode>,
     /// `--dual-stack`.
     pub dual_stack: bool,
     /// `--cluster-cidr`.
@@ -138,6 +143,10 @@ impl Request {
                 ..FabricConfig::default()
             },
             pod_mode: self.pod_mode.unwrap_or_default(),
+            services: ServicesConfig {
+                mode: self.services.unwrap_or_default(),
+                ..ServicesConfig::default()
+            },
             cluster_cidrs,
             service_cidrs,
             segments: self.segments.unwrap_or(1),
@@ -154,7 +163,10 @@ impl Request {
     /// on a live cluster is refused by name.
     pub fn change(&self, old: &ClusterSpec) -> Result<ClusterSpec, SpecError> {
         let mut spec = old.clone();
-        spec.fabric = self.onto(old.config()).fabric;
+        let Config {
+            fabric, services, ..
+        } = self.onto(old.config());
+        (spec.fabric, spec.services) = (fabric, services);
         self.refuse_fixed(old)?;
         if let Some(nodes) = self.nodes {
             let have = u16::try_from(spec.nodes.len()).unwrap_or(u16::MAX);
@@ -179,6 +191,7 @@ impl Request {
     pub fn onto(&self, mut live: Config) -> Config {
         live.fabric.mode = self.fabric.unwrap_or(live.fabric.mode);
         live.fabric.mtu = self.mtu.or(live.fabric.mtu);
+        live.services.mode = self.services.unwrap_or(live.services.mode);
         live
     }
 
@@ -309,6 +322,7 @@ impl ClusterSpec {
                 .collect(),
             fabric: self.fabric.clone(),
             pod_mode: self.pod_mode,
+            services: self.services.clone(),
             ..Config::default()
         }
     }
@@ -372,12 +386,14 @@ mod tests {
         let old = made(&Request::default()).unwrap();
         let new = Request {
             fabric: Some(FabricMode::HostGw),
+            services: Some(ServicesMode::Iptables),
             nodes: Some(4),
             ..Request::default()
         }
         .change(&old)
         .unwrap();
         assert_eq!(new.fabric.mode, FabricMode::HostGw);
+        assert_eq!(new.config().services.mode, ServicesMode::Iptables);
         assert_eq!(new.nodes.len(), 4);
         let error = Request {
             cluster_cidrs: nets(&["10.9.0.0/16"]),

@@ -111,8 +111,8 @@ impl Site<'_> {
         })?;
         let client = self.apiserver(&mount, &plan).await?;
         let config = configure(&client, &spec, request).await?;
-        if spec.fabric != config.fabric {
-            spec.fabric = config.fabric;
+        if (&spec.fabric, &spec.services) != (&config.fabric, &config.services) {
+            (spec.fabric, spec.services) = (config.fabric, config.services);
             state::save(&self.paths, &spec)?;
         }
         self.ensure(&mount, &plan.controllers)?;
