@@ -2,14 +2,22 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use model::{Cluster, Pod};
+use model::{Cluster, Pod, Service};
 
 /// An end as a user writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// `pod/NAME` or `pod/NAMESPACE/NAME`.
     Pod {
+        /// Namespace, `default` where none was written.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// `svc/NAME` or `svc/NAMESPACE/NAME`.
+    Service {
         /// Namespace, `default` where none was written.
         namespace: String,
         /// Name.
@@ -62,27 +70,27 @@ pub fn parse(text: &str) -> Result<(Place, Option<u16>), Error> {
         return Ok((Place::Address(address), port));
     }
     let parts: Vec<&str> = rest.split('/').collect();
-    let place = match parts.as_slice() {
-        ["client"] => Place::Client,
-        ["pod" | "pods" | "po", name] if !name.is_empty() => Place::Pod {
-            namespace: "default".into(),
-            name: (*name).into(),
-        },
-        ["pod" | "pods" | "po", namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-            Place::Pod {
-                namespace: (*namespace).into(),
-                name: (*name).into(),
-            }
-        }
-        ["node" | "nodes" | "no", name] if !name.is_empty() => Place::Node((*name).into()),
-        _ => {
-            return wrong(
-                text,
-                "not an end of a path: write pod/NAME, pod/NAMESPACE/NAME, node/NAME, client, or an address",
-            );
-        }
+    let (kind, namespace, name) = match parts.as_slice() {
+        ["client"] => return Ok((Place::Client, port)),
+        [kind, name] => (*kind, "default", *name),
+        [kind, namespace, name] => (*kind, *namespace, *name),
+        _ => ("", "", ""),
     };
-    Ok((place, port))
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    let place = match kind {
+        _ if namespace.is_empty() || name.is_empty() => None,
+        "pod" | "pods" | "po" => Some(Place::Pod { namespace, name }),
+        "svc" | "service" | "services" => Some(Place::Service { namespace, name }),
+        "node" | "nodes" | "no" if parts.len() == 2 => Some(Place::Node(name)),
+        _ => None,
+    };
+    match place {
+        Some(place) => Ok((place, port)),
+        None => wrong(
+            text,
+            "not an end of a path: write pod/NAME, pod/NAMESPACE/NAME, svc/NAME, svc/NAMESPACE/NAME, node/NAME, client, or an address",
+        ),
+    }
 }
 
 fn split_port(text: &str) -> Result<(&str, Option<u16>), Error> {
@@ -103,6 +111,8 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), Error> {
 pub enum End {
     /// A pod with a network of its own.
     Pod(Pod),
+    /// A Service: whoever stands behind it.
+    Service(Arc<Service>),
     /// A node, or a pod that shares its network.
     Node {
         /// What was asked for.
@@ -126,6 +136,7 @@ impl End {
     pub fn name(&self) -> String {
         match self {
             Self::Pod(pod) => format!("pod {}/{}", pod.namespace, pod.name),
+            Self::Service(service) => format!("service {}/{}", service.namespace, service.name),
             Self::Node { called, .. } | Self::Outside { called, .. } => called.clone(),
         }
     }
@@ -134,6 +145,7 @@ impl End {
     pub fn addresses(&self) -> &[IpAddr] {
         match self {
             Self::Pod(pod) => &pod.ips,
+            Self::Service(service) => &service.cluster_ips,
             Self::Node { addresses, .. } | Self::Outside { addresses, .. } => addresses,
         }
     }
@@ -143,7 +155,7 @@ impl End {
         match self {
             Self::Pod(pod) => Some(&pod.node),
             Self::Node { node, .. } => Some(node),
-            Self::Outside { .. } => None,
+            Self::Service(_) | Self::Outside { .. } => None,
         }
     }
 }
@@ -157,6 +169,7 @@ pub fn find(place: &Place, cluster: &Cluster, client: &[IpAddr]) -> Result<End, 
         }),
         Place::Node(name) => find_node(&format!("node {name}"), name, cluster),
         Place::Pod { namespace, name } => find_pod(namespace, name, cluster),
+        Place::Service { namespace, name } => find_service(namespace, name, cluster),
         Place::Address(address) => find_address(*address, cluster, client),
     }
 }
@@ -215,6 +228,22 @@ fn find_pod(namespace: &str, name: &str, cluster: &Cluster) -> Result<End, Error
     Ok(End::Pod(pod.clone()))
 }
 
+fn find_service(namespace: &str, name: &str, cluster: &Cluster) -> Result<End, Error> {
+    let key = (namespace.to_owned(), name.to_owned());
+    if let Some(service) = cluster.services.get(&key) {
+        return Ok(End::Service(service.clone()));
+    }
+    let twin = cluster.services.keys().find(|(_, other)| other == name);
+    let hint = match twin {
+        Some((namespace, name)) => format!("; did you mean svc/{namespace}/{name}?"),
+        None => format!("; see: kubectl -n {namespace} get services"),
+    };
+    wrong(
+        format!("service {namespace}/{name}"),
+        format!("there is no such service{hint}"),
+    )
+}
+
 /// Where else a pod of that name is, or which pods are there.
 fn elsewhere(namespace: &str, name: &str, cluster: &Cluster) -> String {
     let twin = cluster.pods.keys().find(|(_, other)| other == name);
@@ -232,7 +261,12 @@ fn elsewhere(namespace: &str, name: &str, cluster: &Cluster) -> String {
     }
 }
 
-fn find_address(address: IpAddr, cluster: &Cluster, client: &[IpAddr]) -> Result<End, Error> {
+/// Whoever has an address.
+pub(crate) fn find_address(
+    address: IpAddr,
+    cluster: &Cluster,
+    client: &[IpAddr],
+) -> Result<End, Error> {
     let pod = cluster
         .pods
         .values()
@@ -298,6 +332,11 @@ mod tests {
             parse("node/node1").unwrap(),
             (Place::Node("node1".into()), None)
         );
+        let web = Place::Service {
+            namespace: "shop".into(),
+            name: "web".into(),
+        };
+        assert_eq!(parse("svc/shop/web:80").unwrap(), (web, Some(80)));
         assert_eq!(parse("client").unwrap(), (Place::Client, None));
         let v6 = || Place::Address("fd00::5".parse().unwrap());
         assert_eq!(parse("fd00::5").unwrap(), (v6(), None));
@@ -310,7 +349,8 @@ mod tests {
         for text in [
             "",
             "pod/",
-            "svc/web",
+            "svc/",
+            "ingress/web",
             "web",
             "pod/a/b/c",
             "pod/web:0",

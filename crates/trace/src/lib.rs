@@ -4,16 +4,71 @@
 //! the verdict come out.
 
 pub mod ends;
+mod forward;
+mod rules;
+pub mod service;
 pub mod walk;
 
 pub use ends::{End, Error, Place};
-pub use walk::{Step, Trace, World, trace};
+pub use service::Through;
+pub use walk::{Step, Trace, Wish, World, trace};
 
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use model::{Change, Cluster, Node, Pod};
+    use fabric::{Underlay, Uplink};
+    use model::config::{FabricMode, ServicesMode};
+    use model::{Change, Cluster, Config, Node, Pod};
+
+    use crate::{Error, Trace, Wish, World, ends};
+
+    /// Asks a question about a cluster in the user's words.
+    pub fn traced(
+        cluster: Cluster,
+        fabric: FabricMode,
+        mode: ServicesMode,
+        from: &str,
+        to: &str,
+    ) -> Result<Trace, Error> {
+        let mut config = Config::default();
+        config.fabric.mode = fabric;
+        let (mut plans, mut services) = (BTreeMap::new(), BTreeMap::new());
+        for node in cluster.nodes.values() {
+            let underlay = Underlay {
+                v4: Some(Uplink {
+                    address: node.addresses[0],
+                    link: "eth0".into(),
+                    mtu: 1500,
+                    subnets: vec!["10.0.1.0/24".parse().unwrap()],
+                }),
+                v6: None,
+            };
+            let name = node.name.clone();
+            let plan = fabric::plan::plan(&cluster, &config, &name, &underlay);
+            let settings = services::Settings::of(&cluster, &config, &name);
+            plans.insert(name.clone(), plan.unwrap());
+            services.insert(name, services::Plan::of(settings.unwrap(), &cluster));
+        }
+        let client = ["203.0.113.10".parse().unwrap()];
+        let world = World {
+            plans: &plans,
+            attachments: &BTreeMap::new(),
+            services: &services,
+            mode,
+            cluster: &cluster,
+            client: &client,
+        };
+        let (from, to) = (ends::parse(from)?, ends::parse(to)?);
+        let wish = Wish {
+            from: &ends::find(&from.0, &cluster, &client)?,
+            to: &ends::find(&to.0, &cluster, &client)?,
+            port: to.1,
+            protocol: None,
+            v6: false,
+        };
+        crate::trace(&world, &wish)
+    }
 
     /// Two nodes, a pod on each, one with hostNetwork, one on no node yet.
     pub fn cluster() -> Cluster {

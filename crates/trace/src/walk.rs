@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use fabric::Plan;
 use fabric::explain::{Step as Hop, explain};
 use ipnet::IpNet;
-use model::Pod;
-use model::config::PodMode;
+use model::config::{PodMode, ServicesMode};
+use model::{Cluster, Pod, Protocol};
 use pods::attachment::Attachment;
 use serde::Serialize;
+use services::Origin;
 
-use crate::ends::{End, Error, wrong};
+use crate::ends::{self, End, Error, wrong};
+use crate::service::{self, Target, Through};
 
 /// What a trace is answered from.
 #[derive(Debug)]
@@ -20,6 +22,29 @@ pub struct World<'a> {
     pub plans: &'a BTreeMap<String, Plan>,
     /// What the agents hold, by the pod's address; empty where they are away.
     pub attachments: &'a BTreeMap<IpAddr, Attachment>,
+    /// Each node's plan of Services.
+    pub services: &'a BTreeMap<String, services::Plan>,
+    /// How Services reach the kernel.
+    pub mode: ServicesMode,
+    /// Who has which address.
+    pub cluster: &'a Cluster,
+    /// Addresses of the client outside.
+    pub client: &'a [IpAddr],
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Where the packet starts.
+    pub from: &'a End,
+    /// Where it is to go.
+    pub to: &'a End,
+    /// Its destination port.
+    pub port: Option<u16>,
+    /// Its protocol: that of the Service's port, else TCP, where none is said.
+    pub protocol: Option<Protocol>,
+    /// Over IPv6, where both have it.
+    pub v6: bool,
 }
 
 /// One step.
@@ -34,7 +59,7 @@ pub struct Step {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
     /// Where it starts.
@@ -47,6 +72,10 @@ pub struct Trace {
     pub destination: IpAddr,
     /// Its destination port, where one was asked about.
     pub port: Option<u16>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What Services do with it, in the order of the nodes that decide.
+    pub services: Vec<Through>,
     /// The steps.
     pub steps: Vec<Step>,
     /// The largest packet that passes whole.
@@ -60,46 +89,53 @@ pub struct Trace {
 }
 
 /// Ends the walk: arrived, or stopped for a reason.
-type Stop = Result<(), String>;
+pub(crate) type Stop = Result<(), String>;
 
-struct Walk<'a> {
-    world: &'a World<'a>,
-    source: IpAddr,
-    destination: IpAddr,
+pub(crate) struct Walk<'a> {
+    pub(crate) world: &'a World<'a>,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) port: Option<u16>,
+    pub(crate) protocol: Protocol,
+    pub(crate) through: Vec<Through>,
     steps: Vec<Step>,
     mtu: u32,
-    masqueraded: Option<IpAddr>,
+    pub(crate) masqueraded: Option<IpAddr>,
 }
 
-/// Walks from `from` to `to`; over IPv6 where `v6` asks for it and both have it.
-pub fn trace(
-    world: &World<'_>,
-    from: &End,
-    to: &End,
-    port: Option<u16>,
-    v6: bool,
-) -> Result<Trace, Error> {
-    let (source, destination) = addresses(from, to, v6)?;
+/// Walks a packet; through a Service where its destination is one.
+pub fn trace(world: &World<'_>, wish: &Wish<'_>) -> Result<Trace, Error> {
+    let (source, target) = addresses(world, wish)?;
     let mut walk = Walk {
         world,
         source,
-        destination,
+        destination: target.address,
+        port: target.port,
+        protocol: target.protocol,
+        through: Vec::new(),
         steps: Vec::new(),
         mtu: u32::MAX,
         masqueraded: None,
     };
-    let stop = walk.walk(from, to)?;
+    // Who is at the address of a Service is found out on the way.
+    let to = match wish.to {
+        End::Service(_) => ends::find_address(target.address, world.cluster, world.client)?,
+        end => end.clone(),
+    };
+    let stop = walk.walk(wish.from, &to)?;
     let verdict = match (&stop, walk.masqueraded) {
         (Err(why), _) => why.clone(),
         (Ok(()), Some(seen)) => format!("arrives; the source is seen as {seen}"),
         (Ok(()), None) => format!("arrives; the source is seen as {source}, untranslated"),
     };
     Ok(Trace {
-        from: from.name(),
-        to: to.name(),
+        from: wish.from.name(),
+        to: wish.to.name(),
         source,
-        destination,
-        port,
+        destination: target.address,
+        port: target.port,
+        protocol: target.protocol,
+        services: walk.through,
         steps: walk.steps,
         mtu: if walk.mtu == u32::MAX {
             65_536
@@ -112,35 +148,49 @@ pub fn trace(
     })
 }
 
-/// An address of each in the same family.
-fn addresses(from: &End, to: &End, v6: bool) -> Result<(IpAddr, IpAddr), Error> {
-    let of = |end: &End, v6: bool| {
-        end.addresses()
-            .iter()
-            .copied()
-            .find(|address| address.is_ipv6() == v6)
+/// An address of the sender, and a destination of the same family.
+fn addresses(world: &World<'_>, wish: &Wish<'_>) -> Result<(IpAddr, Target), Error> {
+    let of = |all: &[IpAddr], v6: bool| all.iter().copied().find(|ip| ip.is_ipv6() == v6);
+    let own = wish.from.addresses();
+    if let End::Service(_) = wish.from {
+        return wrong(
+            wish.from.name(),
+            "a Service sends nothing; start at one of its pods",
+        );
+    }
+    let nodes: Vec<IpAddr> = world
+        .cluster
+        .nodes
+        .values()
+        .flat_map(|node| node.addresses.iter().copied())
+        .collect();
+    let towards = |v6: bool| match wish.to {
+        End::Service(service) => {
+            service::target(wish.from, service, &nodes, wish.port, wish.protocol, v6).map(Some)
+        }
+        end => Ok(of(end.addresses(), v6).map(|address| Target {
+            address,
+            port: wish.port,
+            protocol: wish.protocol.unwrap_or_default(),
+        })),
     };
-    let pair = |v6: bool| Some((of(from, v6)?, of(to, v6)?));
     // The client outside answers for everybody outside, in the family that is asked about.
-    let found = if v6 {
-        pair(true)
-    } else {
-        pair(false).or_else(|| pair(true))
-    };
-    found.map_or_else(
-        || {
-            wrong(
-                format!("{} to {}", from.name(), to.name()),
-                "they have no address of the same family; `flatnet up --dual-stack` gives both to every pod",
-            )
-        },
-        Ok,
+    for v6 in if wish.v6 { &[true][..] } else { &[false, true] } {
+        if let Some(target) = towards(*v6)?
+            && let Some(source) = of(own, target.address.is_ipv6())
+        {
+            return Ok((source, target));
+        }
+    }
+    wrong(
+        format!("{} to {}", wish.from.name(), wish.to.name()),
+        "they have no address of the same family; `flatnet up --dual-stack` gives both to every pod",
     )
 }
 
 impl<'a> Walk<'a> {
     fn walk(&mut self, from: &End, to: &End) -> Result<Stop, Error> {
-        if from == to {
+        if from == to && self.port.is_none() {
             self.step(
                 from.name(),
                 "stays on its own loopback",
@@ -151,18 +201,36 @@ impl<'a> Walk<'a> {
         match from {
             End::Pod(pod) => {
                 let plan = self.plan(&pod.node)?;
+                if from == to {
+                    self.step(
+                        from.name(),
+                        "stays on its own loopback",
+                        "both ends are the same",
+                    );
+                    return Ok(Ok(()));
+                }
                 self.leave_pod(pod, plan, to);
-                self.cross(plan, to)
+                self.at_node(plan, Origin::Pod, to)
             }
             End::Node { node, .. } => {
                 let plan = self.plan(node)?;
-                self.cross(plan, to)
+                self.at_node(plan, Origin::Node, to)
             }
-            End::Outside { .. } => self.enter(to),
+            End::Service(_) | End::Outside { .. } => self.enter(to),
         }
     }
 
-    fn step(&mut self, at: impl Into<String>, what: impl Into<String>, why: impl Into<String>) {
+    /// The source that the next one sees.
+    pub(crate) fn seen(&self) -> IpAddr {
+        self.masqueraded.unwrap_or(self.source)
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        at: impl Into<String>,
+        what: impl Into<String>,
+        why: impl Into<String>,
+    ) {
         self.steps.push(Step {
             at: at.into(),
             what: what.into(),
@@ -170,7 +238,7 @@ impl<'a> Walk<'a> {
         });
     }
 
-    fn plan(&self, node: &str) -> Result<&'a Plan, Error> {
+    pub(crate) fn plan(&self, node: &str) -> Result<&'a Plan, Error> {
         self.world.plans.get(node).map_or_else(
             || {
                 wrong(
@@ -239,10 +307,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Out of a node, by what the fabric says of it, and in at the other end.
-    fn cross(&mut self, plan: &'a Plan, to: &End) -> Result<Stop, Error> {
+    pub(crate) fn cross(&mut self, plan: &'a Plan, to: &End) -> Result<Stop, Error> {
         let at = format!("node {}", plan.node);
         let mut packed = false;
-        for step in explain(plan, self.source, self.destination) {
+        for step in explain(plan, self.seen(), self.destination) {
             let why = step.to_string();
             match step {
                 Hop::OwnPod { .. } => break,
@@ -298,6 +366,9 @@ impl<'a> Walk<'a> {
                 self.enter_pod(there, pod);
             }
             End::Node { node, .. } => {
+                if let Some(stop) = self.served(node, Origin::Elsewhere)? {
+                    return Ok(stop);
+                }
                 let why = format!("{} is the node's own", self.destination);
                 self.step(
                     format!("node {node}"),
@@ -305,6 +376,7 @@ impl<'a> Walk<'a> {
                     why,
                 );
             }
+            End::Service(_) => {}
             End::Outside { called, .. } => {
                 let why = format!("answers go to {}", self.masqueraded.unwrap_or(self.source));
                 self.step(called, "arrives", why);
@@ -334,6 +406,7 @@ impl<'a> Walk<'a> {
         );
     }
 
+    /// From outside: to a node by the underlay's router, or nowhere.
     fn enter(&mut self, to: &End) -> Result<Stop, Error> {
         match to {
             End::Pod(pod) => {
@@ -354,6 +427,9 @@ impl<'a> Walk<'a> {
                     format!("goes by the router to {}", self.destination),
                     "default route",
                 );
+                if let Some(stop) = self.served(node, Origin::Elsewhere)? {
+                    return Ok(stop);
+                }
                 self.step(
                     format!("node {node}"),
                     "is delivered on the node itself",
@@ -361,9 +437,7 @@ impl<'a> Walk<'a> {
                 );
                 Ok(Ok(()))
             }
-            End::Outside { .. } => {
-                Ok(Err("never enters the cluster: both ends are outside".into()))
-            }
+            End::Service(_) | End::Outside { .. } => self.enter_by_service(),
         }
     }
 }
@@ -384,42 +458,13 @@ fn leaving(to: &End) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use fabric::{Underlay, Uplink, plan::plan};
-    use model::Config;
     use model::config::FabricMode;
 
     use super::*;
-    use crate::ends;
     use crate::tests::cluster;
 
     fn traced(mode: FabricMode, from: &str, to: &str) -> Trace {
-        let cluster = cluster();
-        let mut config = Config::default();
-        config.fabric.mode = mode;
-        let mut plans = BTreeMap::new();
-        for node in cluster.nodes.values() {
-            let underlay = Underlay {
-                v4: Some(Uplink {
-                    address: node.addresses[0],
-                    link: "eth0".into(),
-                    mtu: 1500,
-                    subnets: vec!["10.0.1.0/24".parse().unwrap()],
-                }),
-                v6: None,
-            };
-            plans.insert(
-                node.name.clone(),
-                plan(&cluster, &config, &node.name, &underlay).unwrap(),
-            );
-        }
-        let world = World {
-            plans: &plans,
-            attachments: &BTreeMap::new(),
-        };
-        let client = ["203.0.113.10".parse().unwrap()];
-        let end =
-            |text: &str| ends::find(&ends::parse(text).unwrap().0, &cluster, &client).unwrap();
-        trace(&world, &end(from), &end(to), None, false).unwrap()
+        crate::tests::traced(cluster(), mode, ServicesMode::default(), from, to).unwrap()
     }
 
     fn at(trace: &Trace) -> Vec<&str> {
