@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use model::Protocol;
 use model::config::{FabricMode, PodMode, ServicesMode};
 
 const EXAMPLES: &str = "\
@@ -255,9 +256,12 @@ pub struct Check {
 /// `flatnet trace`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-SRC and DST are pod/NAME, pod/NAMESPACE/NAME, node/NAME, client, or an address.
+SRC and DST are pod/NAME, pod/NAMESPACE/NAME, node/NAME, client, or an address; DST may be
+svc/NAME or svc/NAMESPACE/NAME too, without a port where the Service has one.
 
 Examples:
+  flatnet trace pod/web-0 svc/shop/cart:80
+  flatnet trace client node/node1:30080
   flatnet trace pod/web-0 pod/db-0:5432
   flatnet trace pod/kube-system/dns-abc node/node2
   flatnet trace pod/web-0 203.0.113.10:80")]
@@ -266,9 +270,21 @@ pub struct Trace {
     pub src: String,
     /// Where it goes, with a port or without.
     pub dst: String,
+    /// TCP, UDP or SCTP [default: that of the Service's port, else TCP].
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol())]
+    pub protocol: Option<Protocol>,
     /// IPv6 where both have both.
     #[arg(short = '6', long)]
     pub ipv6: bool,
+}
+
+fn protocol() -> impl clap::builder::TypedValueParser<Value = Protocol> {
+    let words = PossibleValuesParser::new(["tcp", "udp", "sctp"]);
+    words.map(|word| match word.as_str() {
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => Protocol::Tcp,
+    })
 }
 
 /// `flatnet show`.

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::trace::{World, ends};
+use ::trace::{Wish, World, ends};
+use api::watch::{Pods, Update, What};
 use fabric::{Plan as FabricPlan, Underlay, Uplink};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
-use kube::Api;
-use kube::api::ListParams;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
 use lab::cluster::plan::{NodePlan, Plan, plan};
 use lab::cluster::state;
 use lab::paths::ClusterPaths;
-use model::{Change, Cluster, Config};
+use model::{Cluster, Config};
 use pods::attachment::Attachment;
 use pods::wire::{self, Answer, Request};
+use services::{Plan as ServicesPlan, Settings};
 
 use super::{Failure, Outcome, runtime};
 use crate::cli::{Output, Trace};
@@ -49,8 +51,19 @@ pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
     let world = World {
         plans: &plans,
         attachments: &attachments,
+        services: &services(&lab, &cluster, &config),
+        mode: config.services.mode,
+        cluster: &cluster,
+        client: &client,
     };
-    let trace = ::trace::trace(&world, &source, &target, to.1, words.ipv6).map_err(failed)?;
+    let wish = Wish {
+        from: &source,
+        to: &target,
+        port: to.1,
+        protocol: words.protocol,
+        v6: words.ipv6,
+    };
+    let trace = ::trace::trace(&world, &wish).map_err(failed)?;
     if output == Output::Json {
         output::json(&trace)?;
     } else {
@@ -63,7 +76,10 @@ pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
     }
 }
 
-/// Nodes, pods and the configuration, as the API has them.
+/// How long the API may take to list everything.
+const LISTS: Duration = Duration::from_secs(10);
+
+/// Nodes, pods, Services and the configuration, as the API has them.
 pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
     use api::convert::{CONFIG_NAME, CONFIG_NAMESPACE};
     let client = api::client(Some(&paths.kubeconfig()), "flatnet").await?;
@@ -73,26 +89,49 @@ pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
             api::error::cause(&error)
         ))
     };
-    let all = ListParams::default();
-    let nodes = Api::<Node>::all(client.clone());
-    let pods = Api::<Pod>::all(client.clone());
-    let maps = Api::<ConfigMap>::namespaced(client, CONFIG_NAMESPACE);
-    let (nodes, pods, map) =
-        futures::try_join!(nodes.list(&all), pods.list(&all), maps.get(CONFIG_NAME))
-            .map_err(away)?;
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
+    let map = maps.get(CONFIG_NAME).await.map_err(away)?;
     let config = api::convert::config(&map)?;
+    let listed = tokio::time::timeout(LISTS, cluster(&client)).await;
+    let cluster = listed.map_err(|_| {
+        Failure::Failed(format!(
+            "the API server lists nothing within {} s; see: flatnet status",
+            LISTS.as_secs()
+        ))
+    })?;
+    Ok((cluster?, config))
+}
+
+/// What the agents' watches would show, once.
+async fn cluster(client: &Client) -> Result<Cluster, Failure> {
+    let what = What {
+        nodes: true,
+        pods: Pods::All,
+        services: true,
+    };
+    let mut updates = api::watch::changes(client, "", what);
     let mut cluster = Cluster::default();
-    for node in &nodes.items {
-        cluster.take(Change::Node(api::convert::node(node)?));
+    while let Some(update) = updates.next().await {
+        match update {
+            Update::Change(change) => {
+                cluster.take(change);
+            }
+            Update::Synced => return Ok(cluster),
+            Update::Problem(error) => return Err(error.into()),
+            // What cannot be understood the agents tell of; the rest is traced all the same.
+            Update::Bad { .. } | Update::Good { .. } => {}
+        }
     }
-    for pod in pods
-        .items
-        .iter()
-        .filter(|pod| !api::convert::is_finished(pod))
-    {
-        cluster.take(Change::Pod(api::convert::pod(pod)?));
-    }
-    Ok((cluster, config))
+    Err(Failure::Failed("the API server's lists ended early".into()))
+}
+
+/// Each node's plan of Services.
+pub fn services(lab: &Plan, cluster: &Cluster, config: &Config) -> BTreeMap<String, ServicesPlan> {
+    let of = |node: &NodePlan| {
+        let settings = Settings::of(cluster, config, &node.name)?;
+        Some((node.name.clone(), ServicesPlan::of(settings, cluster)))
+    };
+    lab.nodes.iter().filter_map(of).collect()
 }
 
 /// What the fabric plans on each node that the cluster knows.
@@ -146,7 +185,7 @@ fn attachments(paths: &ClusterPaths, lab: &Plan) -> BTreeMap<IpAddr, Attachment>
 fn print(trace: &::trace::Trace) {
     let port = trace
         .port
-        .map(|port| format!(" port {port}"))
+        .map(|port| format!(" port {port}/{}", trace.protocol))
         .unwrap_or_default();
     output::print(&format!(
         "{} ({}) to {} ({}){port}\n\n",
