@@ -3,6 +3,7 @@
 mod paths;
 mod pods;
 mod probe;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,7 +21,8 @@ use tokio::task::JoinSet;
 use self::paths::{End, Kind, Path, Place};
 use self::pods::Pods;
 use self::probe::{Station, Tried};
-use super::{Failure, Outcome, runtime, show, trace};
+use self::services::{Outcome, Try};
+use super::{Failure, runtime, show, trace};
 use crate::cli::{Check, Output};
 use crate::output::{self, Tone, short, toned};
 
@@ -43,7 +45,7 @@ struct Row {
 }
 
 /// Tries every path; exit 1 if one fails.
-pub fn check(paths: &ClusterPaths, check: &Check, output: Output) -> Outcome {
+pub fn check(paths: &ClusterPaths, check: &Check, output: Output) -> super::Outcome {
     let spec = state::existing(paths)?;
     let plan = plan(&spec, paths);
     let start = Instant::now();
@@ -133,7 +135,64 @@ async fn try_all(
             .into_iter()
             .map(|(tried, path)| row(&path, tried, &ends, &faults)),
     );
+    for (end, station) in ends.iter().zip(&stations) {
+        if matches!(end.place, Place::Pod(_))
+            && let Err(why) = station.serve(services::TARGET, &mut servers)
+        {
+            rows.push(unreachable(end, why));
+        }
+    }
+    let nodes: Vec<String> = plan.nodes.iter().map(|node| node.name.clone()).collect();
+    let made = services::make(&pods.client, &nodes, &ends).await?;
+    let api: Vec<IpAddr> = spec
+        .service_cidrs
+        .first()
+        .and_then(|range| range.hosts().next())
+        .into_iter()
+        .collect();
+    let one = nodes
+        .first()
+        .map(|node| format!("pod/{}", pods::names(node)[1]));
+    let wanted = services::tries(&ends, &made, &api, &one.unwrap_or_default());
+    rows.extend(try_services(&ends, &stations, wanted, patience).await);
     Ok(rows)
+}
+
+/// Every Service from every place.
+async fn try_services(
+    ends: &[End],
+    stations: &[Station],
+    wanted: Vec<Try>,
+    patience: Duration,
+) -> Vec<Row> {
+    let start = Instant::now();
+    let tries = futures::stream::iter(wanted.into_iter().map(|each| async move {
+        let outcome = each.run(&stations[each.from], ends, start, patience).await;
+        (each, outcome)
+    }));
+    let mut tried: Vec<(Try, Outcome)> = tries.buffer_unordered(AT_ONCE).collect().await;
+    tried.sort_by_key(|(each, _)| (each.v6, each.kind as u8, each.to.clone(), each.from));
+    let ms = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1000.0);
+    tried
+        .into_iter()
+        .map(|(each, mut outcome)| {
+            let from = ends[each.from].name.clone();
+            if !outcome.causes.is_empty() && each.kind != Kind::Api {
+                outcome.causes.push("see: flatnet show services".to_owned());
+            }
+            Row {
+                path: each.kind,
+                family: if each.v6 { "IPv6" } else { "IPv4" },
+                from,
+                to: each.to,
+                ok: outcome.causes.is_empty(),
+                tcp_ms: ms(outcome.tcp),
+                udp_ms: ms(outcome.udp),
+                mtu: None,
+                causes: outcome.causes,
+            }
+        })
+        .collect()
 }
 
 /// Every end: pods, nodes and the client, with the namespace to enter.

@@ -53,6 +53,22 @@ pub enum Kind {
     FromNode,
     /// From a pod to the outside.
     Outside,
+    /// To a Service's own address.
+    ClusterIp,
+    /// To a port of a node.
+    NodePort,
+    /// To one of `spec.externalIPs`.
+    ExternalIp,
+    /// To a load balancer's address.
+    LoadBalancer,
+    /// Again and again to the same endpoint.
+    Affinity,
+    /// From an endpoint to its own Service.
+    Hairpin,
+    /// To a Service without endpoints.
+    NoEndpoints,
+    /// To the API by its Service.
+    Api,
 }
 
 impl Kind {
@@ -64,6 +80,14 @@ impl Kind {
             Self::ToNode => "pod to node",
             Self::FromNode => "node to pod",
             Self::Outside => "pod to outside",
+            Self::ClusterIp => "to a ClusterIP",
+            Self::NodePort => "to a node port",
+            Self::ExternalIp => "to an external IP",
+            Self::LoadBalancer => "to a load balancer",
+            Self::Affinity => "session affinity",
+            Self::Hairpin => "endpoint to itself",
+            Self::NoEndpoints => "no endpoints: refused",
+            Self::Api => "to the API",
         }
     }
 }

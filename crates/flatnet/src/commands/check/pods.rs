@@ -13,13 +13,18 @@ use serde_json::json;
 use crate::commands::Failure;
 
 /// The namespace of the check.
-const NAMESPACE: &str = "flatnet-check";
+pub const NAMESPACE: &str = "flatnet-check";
+/// Label with a pod's own name.
+pub const POD: &str = "flatnet.io/check-pod";
+/// Label of the pods that stand behind the check's Services.
+pub const SERVES: &str = "flatnet.io/check-serves";
 /// How long the pods may take to run.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The check's pods, made where they were not there.
 pub struct Pods {
-    client: Client,
+    /// The API.
+    pub client: Client,
     api: Api<Pod>,
     made: bool,
     /// Every pod wanted, with the object once it runs, or why it does not.
@@ -31,11 +36,11 @@ pub fn names(node: &str) -> [String; 2] {
     [format!("{node}-a"), format!("{node}-b")]
 }
 
-fn failed(what: &str) -> impl Fn(kube::Error) -> Failure + '_ {
+pub fn failed(what: &str) -> impl Fn(kube::Error) -> Failure + '_ {
     move |error| Failure::Failed(format!("{what}: {}", api::error::cause(&error)))
 }
 
-fn code(error: &kube::Error) -> Option<u16> {
+pub fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
@@ -161,7 +166,12 @@ fn running(pod: Pod) -> Result<Pod, String> {
 
 fn pod(name: &str, node: &str) -> Result<Pod, Failure> {
     let pod = json!({
-        "metadata": { "name": name, "labels": { "app.kubernetes.io/name": "flatnet-check" } },
+        "metadata": { "name": name, "labels": {
+            "app.kubernetes.io/name": NAMESPACE,
+            // Whom the check's Services select: the second pod of each node.
+            POD: name,
+            SERVES: name.ends_with("-b").to_string(),
+        } },
         "spec": {
             "nodeName": node,
             "automountServiceAccountToken": false,

@@ -38,6 +38,15 @@ pub struct Tried {
     pub seen: Option<IpAddr>,
 }
 
+/// What a server told of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The source it saw.
+    pub seen: IpAddr,
+    /// Its own address.
+    pub server: IpAddr,
+}
+
 impl Tried {
     /// True where everything passed.
     pub fn is_fine(&self) -> bool {
@@ -84,6 +93,23 @@ impl Station {
         })
     }
 
+    /// Answers on a port of its choice as well, in the family of each of its addresses.
+    pub fn serve(&self, port: u16, servers: &mut JoinSet<()>) -> Result<(), String> {
+        let words = |error: io::Error| error.to_string();
+        for address in &self.tcp {
+            let local = SocketAddr::new(address.ip(), port);
+            let bind = || std::net::TcpListener::bind(local);
+            let listener = inside(&self.netns, bind).map_err(words)?;
+            listener.set_nonblocking(true).map_err(words)?;
+            servers.spawn(answer_tcp(TcpListener::from_std(listener).map_err(words)?));
+            let bind = || std::net::UdpSocket::bind(local);
+            let socket = inside(&self.netns, bind).map_err(words)?;
+            socket.set_nonblocking(true).map_err(words)?;
+            servers.spawn(answer_udp(UdpSocket::from_std(socket).map_err(words)?));
+        }
+        Ok(())
+    }
+
     /// Tries the path to another end.
     pub async fn call(&self, other: &Self, v6: bool, patience: Duration) -> Tried {
         let of = |all: &[SocketAddr]| all.iter().copied().find(|address| address.is_ipv6() == v6);
@@ -104,7 +130,7 @@ impl Station {
             self.udp(udp, whole - headers, patience),
         );
         let (tcp, seen) = match tcp {
-            Ok((took, seen)) => (Ok(took), Some(seen)),
+            Ok((took, told)) => (Ok(took), Some(told.seen)),
             Err(why) => (Err(why), None),
         };
         Tried {
@@ -117,7 +143,33 @@ impl Station {
         }
     }
 
-    async fn tcp(&self, to: SocketAddr, patience: Duration) -> Result<(Duration, IpAddr), String> {
+    /// A connection to `to`, which one of the check's servers answers.
+    pub async fn tcp(
+        &self,
+        to: SocketAddr,
+        patience: Duration,
+    ) -> Result<(Duration, Told), String> {
+        let (took, answer) = self.talk(to, true, patience).await?;
+        let strange = || format!("answered {answer:?}");
+        let (seen, server) = answer.split_once(' ').ok_or_else(strange)?;
+        let (Ok(seen), Ok(server)) = (seen.parse(), server.parse()) else {
+            return Err(strange());
+        };
+        Ok((took, Told { seen, server }))
+    }
+
+    /// A connection to `to`, whoever answers.
+    pub async fn connect(&self, to: SocketAddr, patience: Duration) -> Result<Duration, String> {
+        Ok(self.talk(to, false, patience).await?.0)
+    }
+
+    /// Connects and, where `listen` says so, hears what the server says.
+    async fn talk(
+        &self,
+        to: SocketAddr,
+        listen: bool,
+        patience: Duration,
+    ) -> Result<(Duration, String), String> {
         let netns = self.netns.clone();
         let socket = blocking(move || {
             inside(&netns, || {
@@ -133,16 +185,22 @@ impl Station {
         let talk = async {
             let mut stream = socket.connect(to).await?;
             let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
+            if listen {
+                stream.read_to_string(&mut answer).await?;
+            }
             Ok(answer)
         };
         let answer = within(patience, talk).await?;
-        let took = start.elapsed();
-        let seen = answer.parse().map_err(|_| format!("answered {answer:?}"))?;
-        Ok((took, seen))
+        Ok((start.elapsed(), answer))
     }
 
-    async fn udp(&self, to: SocketAddr, size: u32, patience: Duration) -> Result<Duration, String> {
+    /// A question of that size to `to`, and its answer.
+    pub async fn udp(
+        &self,
+        to: SocketAddr,
+        size: u32,
+        patience: Duration,
+    ) -> Result<Duration, String> {
         let netns = self.netns.clone();
         let socket = blocking(move || inside(&netns, || unsplit(to))).await?;
         let socket = UdpSocket::from_std(socket).map_err(|error| error.to_string())?;
@@ -193,12 +251,15 @@ async fn within<T>(
     }
 }
 
+/// What a refusal means for a path.
+pub const REFUSED: &str = "the address answers, but not on this port";
+
 /// The kernel's words, with what they mean for a path.
 fn why(error: &io::Error) -> String {
     let meaning = match error.raw_os_error() {
         Some(libc::ENETUNREACH) => "no route on the way",
         Some(libc::EHOSTUNREACH) => "nobody has that address on the last link",
-        Some(libc::ECONNREFUSED) => "the address answers, but not on this port",
+        Some(libc::ECONNREFUSED) => REFUSED,
         Some(libc::EMSGSIZE) => "larger than an MTU on the way",
         _ => return error.to_string(),
     };
@@ -245,10 +306,14 @@ fn unsplit(to: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
-/// Tells each caller the address it is seen by.
+/// Tells each caller the address it is seen by, and who answers.
 async fn answer_tcp(listener: TcpListener) {
     while let Ok((mut stream, peer)) = listener.accept().await {
-        let _ = stream.write_all(peer.ip().to_string().as_bytes()).await;
+        let Ok(own) = stream.local_addr() else {
+            continue;
+        };
+        let told = format!("{} {}", peer.ip(), own.ip());
+        let _ = stream.write_all(told.as_bytes()).await;
     }
 }
 
