@@ -30,6 +30,15 @@ pub enum Failure {
     Said,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(text) | Self::Usage(text) => f.write_str(text),
+            Self::Said => Ok(()),
+        }
+    }
+}
+
 impl From<::lab::cluster::Error> for Failure {
     fn from(error: ::lab::cluster::Error) -> Self {
         if error.is_usage() {

@@ -11,10 +11,10 @@ use lab::cluster::plan::{Plan, Process, plan};
 use lab::cluster::spec::{ClusterSpec, shown};
 use lab::cluster::{cgroup, process, state};
 use lab::paths::ClusterPaths;
-use model::Config;
+use model::{Cluster, Config};
 use serde::Serialize;
 
-use super::{Failure, Outcome, runtime};
+use super::{Failure, Outcome, runtime, trace};
 use crate::cli::Output;
 use crate::output::{self, Tone, toned};
 
@@ -32,10 +32,24 @@ struct Status {
     api: String,
     fabric: String,
     pod_mode: String,
+    services: Services,
     cluster_cidrs: Vec<String>,
     service_cidrs: Vec<String>,
     processes: BTreeMap<String, bool>,
     nodes: Vec<NodeRow>,
+}
+
+/// How Services stand.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Services {
+    mode: String,
+    /// Services that nodes serve.
+    count: usize,
+    /// Endpoints that are ready.
+    endpoints: usize,
+    /// What is wrong with Services and slices, by object and field.
+    problems: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +71,8 @@ struct Known {
     pods: Vec<Pod>,
     /// The configuration in force, where it can be read.
     config: Option<Config>,
+    /// Services and slices, and who is on which node.
+    cluster: Cluster,
 }
 
 /// Prints how the cluster stands; exit 1 where something is wrong.
@@ -95,18 +111,20 @@ async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
         Api::<Pod>::all(client.clone()),
     );
     let maps = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
-    let (version, nodes, pods, map) = futures::try_join!(
+    let lists = futures::future::try_join4(
         client.apiserver_version(),
         nodes.list(&all),
         pods.list(&all),
-        maps.get_opt(CONFIG_NAME)
-    )
-    .map_err(fail)?;
+        maps.get_opt(CONFIG_NAME),
+    );
+    let (lists, cluster) = futures::join!(lists, trace::cluster(&client));
+    let (version, nodes, pods, map) = lists.map_err(fail)?;
     Ok(Known {
         version: version.git_version,
         nodes: nodes.items,
         pods: pods.items,
         config: map.and_then(|map| api::convert::config(&map).ok()),
+        cluster: cluster.map_err(|failure| failure.to_string())?,
     })
 }
 
@@ -130,6 +148,7 @@ fn assess(
         .iter()
         .map(|node| row(&node.name, known.as_ref()))
         .collect();
+    let services = services(plan, known.as_ref(), &config);
     Status {
         healthy: api == "ok"
             && nodes.iter().all(|node| node.ready)
@@ -141,11 +160,35 @@ fn assess(
         api,
         fabric: shown(&config.fabric.mode),
         pod_mode: shown(&config.pod_mode),
+        services,
         cluster_cidrs: strings(&config.cluster_cidrs),
         service_cidrs: strings(&config.service_cidrs),
         processes,
         nodes,
     }
+}
+
+fn services(plan: &Plan, known: Option<&Known>, config: &Config) -> Services {
+    let mut services = Services {
+        mode: shown(&config.services.mode),
+        count: 0,
+        endpoints: 0,
+        problems: Vec::new(),
+    };
+    let Some(known) = known else {
+        return services;
+    };
+    let cluster = &known.cluster;
+    let proxied = cluster.services.values().filter(|each| each.is_proxied());
+    services.count = proxied.count();
+    let endpoints = cluster.slices.values().flat_map(|slice| &slice.endpoints);
+    services.endpoints = endpoints.filter(|endpoint| endpoint.ready).count();
+    let plans = trace::services(plan, cluster, config);
+    let problems = plans.values().flat_map(services::Plan::problems);
+    services.problems = problems.map(ToString::to_string).collect();
+    services.problems.sort();
+    services.problems.dedup();
+    services
 }
 
 fn row(name: &str, known: Option<&Known>) -> NodeRow {
@@ -228,6 +271,17 @@ fn print(status: &Status) {
         status.pod_mode,
         status.cluster_cidrs.join(","),
     );
+    let services = &status.services;
+    text.push_str(&format!(
+        "services  {}, {}; {} with {} ready endpoints\n",
+        services.mode,
+        status.service_cidrs.join(","),
+        services.count,
+        services.endpoints
+    ));
+    for problem in &services.problems {
+        text.push_str(&format!("          {}\n", toned(problem, Tone::Bad)));
+    }
     let stopped: Vec<&str> = status
         .processes
         .iter()

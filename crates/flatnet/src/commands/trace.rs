@@ -103,7 +103,7 @@ pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
 }
 
 /// What the agents' watches would show, once.
-async fn cluster(client: &Client) -> Result<Cluster, Failure> {
+pub async fn cluster(client: &Client) -> Result<Cluster, Failure> {
     let what = What {
         nodes: true,
         pods: Pods::All,
