@@ -32,31 +32,20 @@ pub fn restore(family: IpFamily, text: &str) -> Result<u32> {
     Err(Error::other(program, "change", refusal(text, &said)))
 }
 
-/// What a table holds, in the same language; [`None`] where the program is not installed. It
-/// makes the table where it is not there; see [`table_exists`].
-pub fn save(family: IpFamily, table: &str) -> Result<Option<String>> {
+/// What the tables hold that are there, in the same language; empty where the program is not
+/// installed. All at once: over `nf_tables` the program reads all of them whichever it is asked
+/// for, and asked for one that is not there, it makes it.
+pub fn save(family: IpFamily) -> Result<String> {
     let program = program(family, "save");
-    let output = match run(&program, &["-t", table], "") {
-        Err(error) if error.is_not_found() => return Ok(None),
+    let output = match run(&program, &[], "") {
+        Err(error) if error.is_not_found() => return Ok(String::new()),
         output => output?.1,
     };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Error::other(program, "read", refusal("", &said)));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(Some(text.into_owned()))
-}
-
-/// Whether the legacy variant has a table in the calling thread's namespace.
-pub fn table_exists(family: IpFamily, table: &str) -> bool {
-    let names = match family {
-        IpFamily::V4 => "/proc/thread-self/net/ip_tables_names",
-        IpFamily::V6 => "/proc/thread-self/net/ip6_tables_names",
-    };
-    // Without the file there is no legacy variant in this kernel.
-    let names = std::fs::read_to_string(names).unwrap_or_default();
-    names.lines().any(|name| name == table)
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<(u32, Output)> {

@@ -77,9 +77,8 @@ pub trait Kernel {
     fn delete_flow(&mut self, flow: &Flow) -> Result<bool>;
     /// Makes the changes of a text for `iptables-restore`.
     fn iptables_restore(&mut self, family: IpFamily, text: &str) -> Result<()>;
-    /// What a table of iptables holds; [`None`] where there is no such table, or no program to
-    /// list it.
-    fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>>;
+    /// What the tables of iptables hold that are there; empty where there are none.
+    fn iptables_save(&mut self, family: IpFamily) -> Result<String>;
     /// A setting; [`None`] where there is none of that name.
     fn sysctl(&mut self, key: &str) -> Result<Option<String>>;
     /// Changes a setting; true where it was another one before.
@@ -191,16 +190,8 @@ impl Kernel for Host {
         self.processes.push(iptables::restore(family, text)?);
         Ok(())
     }
-    fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>> {
-        // Listing would make a table that is not there, and its hooks cost every packet.
-        let of = match family {
-            IpFamily::V4 => Family::Ip,
-            IpFamily::V6 => Family::Ip6,
-        };
-        if iptables::table_exists(family, table) || self.nftables.has_table(of, table)? {
-            return iptables::save(family, table);
-        }
-        Ok(None)
+    fn iptables_save(&mut self, family: IpFamily) -> Result<String> {
+        iptables::save(family)
     }
     fn sysctl(&mut self, key: &str) -> Result<Option<String>> {
         sysctl::read(key)

@@ -172,15 +172,6 @@ impl Nftables {
         Ok(None)
     }
 
-    /// Whether a table is there.
-    pub fn has_table(&mut self, family: Family, table: &str) -> Result<bool> {
-        match self.ask(family, table, &Question::Table, |_, _| ()) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// What packets added to a dynamic set; see [`nft::Set::dynamic`]. Empty where there is no
     /// such set.
     pub fn dynamic(

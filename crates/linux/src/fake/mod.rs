@@ -427,9 +427,11 @@ impl Kernel for Fake {
             .map_err(|(line, cause)| Error::other(words, "change", format!("{cause}: `{line}`")))
     }
 
-    fn iptables_save(&mut self, family: IpFamily, table: &str) -> Result<Option<String>> {
-        let found = self.iptables.get(&(family, table.to_owned()));
-        Ok(found.map(|found| format!("*{table}\n{found}COMMIT\n")))
+    fn iptables_save(&mut self, family: IpFamily) -> Result<String> {
+        let found = self.iptables.iter().filter(|((of, _), _)| *of == family);
+        Ok(found
+            .map(|((_, name), table)| format!("*{name}\n{table}COMMIT\n"))
+            .collect())
     }
 
     fn sysctl(&mut self, key: &str) -> Result<Option<String>> {
