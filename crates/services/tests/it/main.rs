@@ -12,6 +12,7 @@ mod clashes;
 mod echo;
 mod faults;
 mod flows;
+mod iptables;
 mod lab;
 mod left;
 mod oracle;
