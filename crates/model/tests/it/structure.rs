@@ -142,6 +142,8 @@ fn pure_rooms_do_no_io() {
 }
 
 fn is_pure_room(file: &Path) -> bool {
+    // Where the checkout stands is nobody's business: its folder may be called as a room is.
+    let file = file.strip_prefix(crates_dir()).unwrap();
     file.components().any(|part| {
         let part = part.as_os_str().to_string_lossy();
         PURE_ROOMS.contains(&part.trim_end_matches(".rs"))

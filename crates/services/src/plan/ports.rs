@@ -34,8 +34,7 @@ impl Wanted {
     /// Whether it asks for the same places with the same right, whatever the endpoints.
     pub(super) fn claims_as(&self, other: &Self) -> bool {
         let check = |wanted: &Self| wanted.health.as_ref().map(|health| health.port);
-        self.created == other.created
-            && check(self) == check(other)
+        check(self) == check(other)
             && self.ports.len() == other.ports.len()
             && self.ports.iter().zip(&other.ports).all(|(one, two)| {
                 one.owner == two.owner

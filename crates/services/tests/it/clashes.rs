@@ -125,6 +125,30 @@ fn nobody_captures_a_cluster_ip_however_old() {
 }
 
 #[test]
+fn a_cluster_ip_ends_the_capture_of_ports_it_does_not_have() {
+    let mut other = service("a", 1);
+    other.external_ips = vec![ip("10.96.0.2")];
+    other.ports = vec![port("", Protocol::Udp, 53)];
+    let mut cluster = two(other, service("c", 3));
+    let mut plan = plan(&cluster);
+    let holder = |plan: &Plan| {
+        let (port, _) = plan.at(ip("10.96.0.2"), Protocol::Udp, 53)?;
+        Some(port.name.name.clone())
+    };
+    assert_eq!(holder(&plan).as_deref(), Some("a"));
+    service("b", 2).put(&mut cluster);
+    let delta = update(&mut plan, &cluster, &["b"]);
+    assert_eq!(changed(&delta), ["a".to_owned(), "b".to_owned()].into());
+    assert_eq!(
+        (holder(&plan), plan.problems_of(&key("a")).len()),
+        (None, 1)
+    );
+    cluster.take(Change::ServiceGone("ns".into(), "b".into()));
+    update(&mut plan, &cluster, &["b"]);
+    assert_eq!(holder(&plan).as_deref(), Some("a"));
+}
+
+#[test]
 fn an_external_address_that_is_also_the_balancers_keeps_its_source_ranges() {
     let mut service = balanced("a", 1, "192.0.2.1", 30080);
     service.external_ips = vec![
