@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +70,9 @@ pub struct Cluster {
     pub services: OrdMap<Key, Arc<Service>>,
     /// Endpoint slices by namespace and name.
     pub slices: OrdMap<Key, Arc<EndpointSlice>>,
-    /// Names of the slices of each Service.
-    slices_of: OrdMap<Key, OrdSet<String>>,
+    /// The slices of each Service, in the order of their names: few each, so that a list costs
+    /// less than a tree.
+    slices_of: OrdMap<Key, Arc<Vec<Arc<EndpointSlice>>>>,
 }
 
 /// One change, as it comes from a watch.
@@ -148,10 +149,10 @@ impl Cluster {
     }
 
     /// The slices of a Service, in the order of their names.
-    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        let names = self.slices_of.get(service).into_iter().flatten();
-        let namespace = service.0.clone();
-        names.filter_map(move |name| self.slices.get(&(namespace.clone(), name.clone())))
+    pub fn slices_of(&self, service: &Key) -> &[Arc<EndpointSlice>] {
+        self.slices_of
+            .get(service)
+            .map_or(&[], |all| all.as_slice())
     }
 
     fn put_slice(&mut self, slice: Arc<EndpointSlice>, changed: &mut Changed) -> bool {
@@ -165,10 +166,11 @@ impl Cluster {
             self.remove_slice(key.clone(), changed);
         }
         let service = (slice.namespace.clone(), slice.service.clone());
-        self.slices_of
-            .entry(service.clone())
-            .or_default()
-            .insert(slice.name.clone());
+        let all = Arc::make_mut(self.slices_of.entry(service.clone()).or_default());
+        match all.binary_search_by(|other| other.name.cmp(&slice.name)) {
+            Ok(at) => all[at] = Arc::clone(&slice),
+            Err(at) => all.insert(at, Arc::clone(&slice)),
+        }
         self.slices.insert(key, slice);
         changed.services.insert(service);
         true
@@ -179,9 +181,10 @@ impl Cluster {
             return false;
         };
         let service = (key.0, old.service.clone());
-        if let Some(names) = self.slices_of.get_mut(&service) {
-            names.remove(&key.1);
-            if names.is_empty() {
+        if let Some(all) = self.slices_of.get_mut(&service) {
+            let all = Arc::make_mut(all);
+            all.retain(|other| other.name != key.1);
+            if all.is_empty() {
                 self.slices_of.remove(&service);
             }
         }
@@ -236,7 +239,7 @@ mod tests {
         let of = |cluster: &Cluster, service: &str| -> Vec<String> {
             let key = ("ns".to_owned(), service.to_owned());
             let slices = cluster.slices_of(&key);
-            slices.map(|slice| slice.name.clone()).collect()
+            slices.iter().map(|slice| slice.name.clone()).collect()
         };
         assert!(cluster.take(slice("a-1", "a")));
         assert!(cluster.take(slice("a-2", "a")));

@@ -1,7 +1,8 @@
 //! Who has an address and port, or a port of the node, that several Services ask for.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use model::{Key, Protocol};
 use super::{Frontend, FrontendKind, PortId, PortPlan};
 
 /// What only one port of one Service can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     ip: Option<IpAddr>,
     v6: bool,
@@ -93,13 +94,47 @@ pub(super) struct Claimant {
     pub(super) owner: Arc<Owner>,
 }
 
+/// Who asks for a place, the best claim first. Nearly always it is one.
+#[derive(Clone, Debug)]
+struct Claimants {
+    best: Claimant,
+    others: Vec<Claimant>,
+}
+
+impl Claimants {
+    fn all(&self) -> impl Iterator<Item = &Claimant> {
+        std::iter::once(&self.best).chain(&self.others)
+    }
+
+    fn add(&mut self, mut claimant: Claimant) {
+        if claimant < self.best {
+            std::mem::swap(&mut claimant, &mut self.best);
+        }
+        let at = self.others.partition_point(|other| *other < claimant);
+        self.others.insert(at, claimant);
+    }
+
+    /// Without the claims of this port; nothing where it was alone.
+    fn without(mut self, owner: &Owner) -> Option<Self> {
+        self.others.retain(|other| *other.owner != *owner);
+        if *self.best.owner == *owner {
+            if self.others.is_empty() {
+                return None;
+            }
+            self.best = self.others.remove(0);
+        }
+        Some(self)
+    }
+}
+
 /// All that is asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    /// Who asks, the best claim first.
-    places: BTreeMap<Place, Vec<Claimant>>,
+    places: HashMap<Place, Claimants>,
+    /// Places at addresses, asked for as anything but a ClusterIP.
+    external: BTreeSet<Place>,
     /// Whose ClusterIP an address is: nobody else gets any port of it.
-    cluster_ips: BTreeMap<IpAddr, Vec<Arc<Owner>>>,
+    cluster_ips: HashMap<IpAddr, Vec<Arc<Owner>>>,
     /// Health check ports: age and Service.
     checks: BTreeMap<u16, BTreeSet<(i64, Key)>>,
 }
@@ -107,7 +142,7 @@ pub(super) struct Claims {
 impl Claims {
     /// Who has a place.
     pub(super) fn winner(&self, place: &Place) -> Option<&Claimant> {
-        let best = self.places.get(place)?.first()?;
+        let best = &self.places.get(place)?.best;
         let taken = best.external && place.ip.is_some_and(|ip| self.is_cluster_ip(ip));
         (!taken).then_some(best)
     }
@@ -138,10 +173,22 @@ impl Claims {
                 external: frontend.kind != FrontendKind::ClusterIp,
                 owner: Arc::clone(owner),
             };
-            let all = self.places.entry(place).or_default();
-            touched.extend(all.iter().map(|other| other.owner.service()));
-            let at = all.partition_point(|other| *other < claimant);
-            all.insert(at, claimant);
+            if claimant.external && place.ip.is_some() {
+                self.external.insert(place);
+            }
+            match self.places.entry(place) {
+                Entry::Vacant(free) => {
+                    let others = Vec::new();
+                    free.insert(Claimants {
+                        best: claimant,
+                        others,
+                    });
+                }
+                Entry::Occupied(mut taken) => {
+                    touched.extend(taken.get().all().map(|other| other.owner.service()));
+                    taken.get_mut().add(claimant);
+                }
+            }
             if frontend.kind == FrontendKind::NodePort {
                 self.touch_checks(&place, touched);
             }
@@ -159,13 +206,15 @@ impl Claims {
     pub(super) fn release(&mut self, owner: &Owner, port: &PortPlan, touched: &mut BTreeSet<Key>) {
         for frontend in &port.frontends {
             let place = Place::of(port, frontend);
-            let Some(all) = self.places.get_mut(&place) else {
-                continue;
-            };
-            all.retain(|other| *other.owner != *owner);
-            touched.extend(all.iter().map(|other| other.owner.service()));
-            if all.is_empty() {
-                self.places.remove(&place);
+            let all = self.places.remove(&place);
+            let rest = all.and_then(|all| all.without(owner));
+            let others = || rest.iter().flat_map(Claimants::all);
+            touched.extend(others().map(|other| other.owner.service()));
+            if !others().any(|other| other.external) {
+                self.external.remove(&place);
+            }
+            if let Some(rest) = rest {
+                self.places.insert(place, rest);
             }
             if frontend.kind == FrontendKind::NodePort {
                 self.touch_checks(&place, touched);
@@ -223,10 +272,12 @@ impl Claims {
     /// Whoever asks for a port of an address may get it or lose it with the ClusterIP.
     fn touch_address(&self, ip: IpAddr, touched: &mut BTreeSet<Key>) {
         let first = Place::of_address(ip, Protocol::Tcp, 0);
-        let all = self.places.range(first..);
-        let here = all.take_while(|(place, _)| place.ip == Some(ip));
+        let all = self.external.range(first..);
+        let here = all.take_while(|place| place.ip == Some(ip));
+        let claimants = here.filter_map(|place| self.places.get(place));
         touched.extend(
-            here.flat_map(|(_, all)| all)
+            claimants
+                .flat_map(Claimants::all)
                 .filter(|claimant| claimant.external)
                 .map(|claimant| claimant.owner.service()),
         );

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use model::{Endpoint, EndpointSlice, Protocol};
+use model::{Endpoint, EndpointSlice, Protocol, SlicePort};
 
 use super::{Backend, Settings};
 
@@ -33,15 +34,15 @@ pub(super) struct Choice {
 /// that is about to go: the last that is not terminating counts, otherwise the first.
 pub(super) fn merge<'a>(
     settings: &Settings,
-    slices: &[&'a EndpointSlice],
-    name: &str,
-    protocol: Protocol,
+    slices: &'a [Arc<EndpointSlice>],
+    name: (&str, Protocol),
+    v6: bool,
 ) -> Vec<Candidate<'a>> {
     let mut found: Vec<Candidate<'a>> = Vec::new();
-    for slice in slices {
+    for slice in slices.iter().filter(|slice| slice.v6 == v6) {
         let ports = slice.ports.iter().filter_map(|port| {
             let number = port.port.filter(|number| *number != 0)?;
-            (port.name == name && port.protocol == protocol).then_some(number)
+            (named(port) == name).then_some(number)
         });
         for port in ports {
             found.reserve(slice.endpoints.len());
@@ -85,19 +86,20 @@ pub(super) fn choose(
 }
 
 /// How many addresses on this node are ready, over all ports of the slices.
-pub(super) fn ready_here(settings: &Settings, slices: &[&EndpointSlice]) -> usize {
-    let ports: BTreeSet<(&str, Protocol)> = slices
-        .iter()
-        .flat_map(|slice| &slice.ports)
-        .map(|port| (port.name.as_str(), port.protocol))
-        .collect();
-    let ready: BTreeSet<IpAddr> = ports
+pub(super) fn ready_here(settings: &Settings, slices: &[Arc<EndpointSlice>], v6: bool) -> usize {
+    let all = slices.iter().flat_map(|slice| &slice.ports);
+    let names: BTreeSet<(&str, Protocol)> = all.map(named).collect();
+    let ready: BTreeSet<IpAddr> = names
         .into_iter()
-        .flat_map(|(name, protocol)| merge(settings, slices, name, protocol))
+        .flat_map(|name| merge(settings, slices, name, v6))
         .filter(|candidate| candidate.endpoint.ready && candidate.backend.local)
         .map(|candidate| candidate.backend.ip)
         .collect();
     ready.len()
+}
+
+fn named(port: &SlicePort) -> (&str, Protocol) {
+    (port.name.as_str(), port.protocol)
 }
 
 fn is_local(settings: &Settings, endpoint: &Endpoint) -> bool {
@@ -108,11 +110,10 @@ fn is_local(settings: &Settings, endpoint: &Endpoint) -> bool {
 /// better than none.
 fn pick(candidates: &[Candidate<'_>], is_in: impl Fn(&Candidate<'_>) -> bool) -> Vec<Backend> {
     let those = |state: fn(&Candidate<'_>) -> bool| -> Vec<Backend> {
-        candidates
-            .iter()
-            .filter(|candidate| state(candidate) && is_in(candidate))
-            .map(|candidate| candidate.backend)
-            .collect()
+        let mut all = Vec::with_capacity(candidates.len());
+        let chosen = candidates.iter().filter(|each| state(each) && is_in(each));
+        all.extend(chosen.map(|candidate| candidate.backend));
+        all
     };
     let ready = those(|candidate| candidate.endpoint.ready);
     if ready.is_empty() {

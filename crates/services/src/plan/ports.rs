@@ -68,17 +68,16 @@ pub(super) fn wanted(settings: &Settings, cluster: &Cluster, key: &Key) -> Optio
         ports: Vec::with_capacity(service.ports.len()),
         problems: Vec::new(),
     };
-    let slices: Vec<&EndpointSlice> = cluster.slices_of(key).map(Arc::as_ref).collect();
+    let slices = cluster.slices_of(key);
     let mut health = HealthCheck {
         port: health_port(service).unwrap_or_default(),
         local_endpoints: None,
         local_endpoints_v6: None,
     };
     for v6 in [false, true] {
-        let own: Vec<&EndpointSlice> = slices.iter().copied().filter(|s| s.v6 == v6).collect();
-        let served = builder.family(v6, &own);
+        let served = builder.family(v6, slices);
         if served && health.port != 0 {
-            let count = Some(endpoints::ready_here(settings, &own));
+            let count = Some(endpoints::ready_here(settings, slices, v6));
             if v6 {
                 health.local_endpoints_v6 = count;
             } else {
@@ -167,7 +166,7 @@ impl Builder<'_> {
     }
 
     /// Plans the ports of one family; false where the Service has none of it.
-    fn family(&mut self, v6: bool, slices: &[&EndpointSlice]) -> bool {
+    fn family(&mut self, v6: bool, slices: &[Arc<EndpointSlice>]) -> bool {
         let Some(cluster_ip) = self.cluster_ip(v6) else {
             return false;
         };
@@ -274,7 +273,7 @@ impl Builder<'_> {
         family: &Family,
         index: usize,
         port: &ServicePort,
-        slices: &[&EndpointSlice],
+        slices: &[Arc<EndpointSlice>],
     ) {
         let service = self.service;
         let name = PortName {
@@ -284,7 +283,12 @@ impl Builder<'_> {
             protocol: port.protocol,
         };
         let frontends = self.frontends(family, port);
-        let candidates = endpoints::merge(self.settings, slices, &port.name, port.protocol);
+        let candidates = endpoints::merge(
+            self.settings,
+            slices,
+            (&port.name, port.protocol),
+            family.v6,
+        );
         let wants_local = frontends
             .iter()
             .any(|frontend| frontend.policy == TrafficPolicy::Local);

@@ -1,6 +1,7 @@
 //! The plan after a change, and what the change did.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use model::{Cluster, Key, Protocol};
@@ -13,11 +14,11 @@ impl Plan {
     /// Plans these Services anew, and those that they pass a frontend on to.
     pub fn update(&mut self, cluster: &Cluster, services: &BTreeSet<Key>) -> Delta {
         let mut unsettled = BTreeSet::new();
+        let mut delta = Delta::default();
         for key in services {
             let is = ports::wanted(&self.settings, cluster, key);
-            self.want(key, is, &mut unsettled);
+            self.want(key, is, &mut unsettled, &mut delta);
         }
-        let mut delta = Delta::default();
         // Those that were asked for are in order already: no set of them all is built again.
         unsettled.retain(|key| !services.contains(key));
         for key in services.iter().chain(&unsettled) {
@@ -27,15 +28,26 @@ impl Plan {
     }
 
     /// Takes note of what a Service asks for; `touched` gets the others for whom that matters.
-    fn want(&mut self, key: &Key, is: Option<Wanted>, touched: &mut BTreeSet<Key>) {
+    fn want(
+        &mut self,
+        key: &Key,
+        is: Option<Wanted>,
+        touched: &mut BTreeSet<Key>,
+        delta: &mut Delta,
+    ) {
         let was = self.wanted.remove(key);
         let same = match (&was, &is) {
             (Some(was), Some(is)) => was.claims_as(is),
             (was, is) => was.is_none() && is.is_none(),
         };
         if !same {
+            let asked = is.as_ref().map_or(&[][..], |is| &is.ports);
             for port in was.iter().flat_map(|was| &was.ports) {
                 self.claims.release(&port.owner, &port.plan, touched);
+                if !is_among(asked, &port.owner.id) {
+                    let was = self.ports.remove(&port.owner.id);
+                    delta.ports.push(PortChange { was, is: None });
+                }
             }
             for port in is.iter().flat_map(|is| &is.ports) {
                 self.claims.take(&port.owner, &port.plan, touched);
@@ -61,11 +73,6 @@ impl Plan {
     fn settle(&mut self, cluster: &Cluster, key: &Key, delta: &mut Delta) {
         let wanted = self.wanted.get(key);
         let asked = wanted.map_or(&[][..], |wanted| &wanted.ports);
-        let gone: Vec<PortId> = self
-            .ports_of(key)
-            .filter(|port| !is_among(asked, port))
-            .map(|port| port.id())
-            .collect();
         let mut problems = wanted.map_or_else(Vec::new, |wanted| wanted.problems.clone());
         let mut health = wanted.and_then(|wanted| wanted.health.clone());
         if let Some(check) = &health {
@@ -89,10 +96,6 @@ impl Plan {
             }
             settled.push(Arc::new(plan));
         }
-        for id in gone {
-            let was = self.ports.remove(&id);
-            delta.ports.push(PortChange { was, is: None });
-        }
         for port in settled {
             self.put(port, delta);
         }
@@ -109,11 +112,13 @@ impl Plan {
     }
 
     fn put(&mut self, port: Arc<PortPlan>, delta: &mut Delta) {
-        let id = port.id();
-        let was = match self.ports.get_mut(&id) {
-            Some(old) if *old == port => return,
-            Some(old) => Some(std::mem::replace(old, Arc::clone(&port))),
-            None => self.ports.insert(id, Arc::clone(&port)),
+        let was = match self.ports.entry(port.id()) {
+            Entry::Occupied(old) if *old.get() == port => return,
+            Entry::Occupied(mut old) => Some(old.insert(Arc::clone(&port))),
+            Entry::Vacant(new) => {
+                new.insert(Arc::clone(&port));
+                None
+            }
         };
         let is = Some(port);
         delta.ports.push(PortChange { was, is });
@@ -224,11 +229,8 @@ fn with_check(wanted: Option<&Wanted>) -> Option<(&Wanted, u16)> {
 }
 
 /// Whether a port is one of these, which are sorted by id.
-fn is_among(asked: &[WantedPort], port: &PortPlan) -> bool {
+fn is_among(asked: &[WantedPort], id: &PortId) -> bool {
     asked
-        .binary_search_by(|wanted| {
-            let id = &wanted.owner.id;
-            (&id.0, id.1).cmp(&(&port.name, port.v6))
-        })
+        .binary_search_by(|wanted| wanted.owner.id.cmp(id))
         .is_ok()
 }
