@@ -67,7 +67,7 @@ fn measure(count: u32) {
     let settings = settings(&cluster);
     // First, while nothing is free that could be taken again.
     let before = resident();
-    let mut plan = Plan::of(settings, &cluster);
+    let mut plan = Plan::of(settings.clone(), &cluster);
     let held = resident().saturating_sub(before);
     let whole: Vec<Duration> = (0..9)
         .map(|_| {
