@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::compile::{Compiled, CompiledSet, Datum, ElementKey};
 use crate::expr::{CmpOp, Expr, NETWORK, STATE_ESTABLISHED, STATUS_DNAT, ct, meta, word};
-use crate::model::{Family, NatKind, Policy, Reject, Verdict};
+use crate::model::{ChainKind, Family, NatKind, Policy, Reject, Verdict};
 use crate::value::{IpFamily, Type};
 
 /// Jumps deeper than this are refused by the kernel.
@@ -135,13 +135,16 @@ impl Compiled {
             nat: None,
             updates: Vec::new(),
         };
-        let end = if seen {
+        // Of a connection that is known, translation was decided by its first packet.
+        let decided = base.kind == ChainKind::Nat && packet.established;
+        let end = if seen && !decided {
             machine.chain(chain, 0)
         } else {
             End::Continue
         };
         Some(Outcome {
             fate: match (end, base.policy) {
+                _ if decided => Fate::Accepted,
                 (End::Accept, _) | (End::Continue, Policy::Accept) => Fate::Accepted,
                 (End::Drop, _) | (End::Continue, Policy::Drop) => Fate::Dropped,
                 (End::Reject(how), _) => Fate::Rejected(how),
@@ -161,16 +164,23 @@ enum End {
     Continue,
 }
 
-impl From<Verdict> for Step {
-    fn from(verdict: Verdict) -> Self {
-        Self::Verdict(verdict)
-    }
-}
-
 /// What a rule came to.
 enum Step {
     Verdict(Verdict),
     Reject(Reject),
+}
+
+/// What follows an expression.
+enum Next {
+    Expr,
+    Step(Step),
+}
+
+/// What a set has for a key.
+enum Found {
+    Nothing,
+    Key,
+    Datum(Datum),
 }
 
 struct Machine<'a> {
@@ -208,130 +218,145 @@ impl Machine<'_> {
     /// What the rule decides, where it comes to that.
     fn rule(&mut self, exprs: &[Expr]) -> Option<Step> {
         for expr in exprs {
-            match expr {
-                Expr::Meta { key, dreg } => {
-                    let value = self.meta(*key)?;
-                    self.store(*dreg, &value);
-                }
-                Expr::MetaSet { key, sreg } if *key == meta::MARK => {
-                    let bytes = self.load(*sreg, 4);
-                    self.mark = u32::from_ne_bytes(bytes.try_into().ok()?);
-                }
-                Expr::Ct { key, dreg } => {
-                    let value = self.ct(*key)?;
-                    self.store(*dreg, &value.to_ne_bytes());
-                }
-                Expr::Payload {
-                    base,
-                    offset,
-                    len,
-                    dreg,
-                } => {
-                    let header = self.header(*base);
-                    let start = *offset as usize;
-                    let value = header.get(start..start + *len as usize)?;
-                    self.store(*dreg, value);
-                }
-                Expr::FibType { source, dreg } => {
-                    let local = if *source {
-                        self.packet.from_local
-                    } else {
-                        self.packet.to_local
-                    };
-                    // RTN_LOCAL, RTN_UNICAST
-                    let kind: u32 = if local { 2 } else { 1 };
-                    self.store(*dreg, &kind.to_ne_bytes());
-                }
-                Expr::Random { modulus, dreg } => {
-                    let index = (u64::from(self.packet.random) * u64::from(*modulus)) >> 32;
-                    self.store(*dreg, &(index as u32).to_ne_bytes());
-                }
-                Expr::Bitwise {
-                    sreg,
-                    dreg,
-                    mask,
-                    xor,
-                } => {
-                    let value: Vec<u8> = self
-                        .load(*sreg, mask.len())
-                        .iter()
-                        .zip(mask)
-                        .zip(xor)
-                        .map(|((value, mask), xor)| (value & mask) ^ xor)
-                        .collect();
-                    self.store(*dreg, &value);
-                }
-                Expr::Cmp { sreg, op, data } => {
-                    let equal = self.load(*sreg, data.len()) == *data;
-                    if equal != (*op == CmpOp::Eq) {
-                        return None;
-                    }
-                }
-                Expr::Lookup {
-                    set,
-                    sreg,
-                    dreg,
-                    invert,
-                } => {
-                    let found = self.find(set, *sreg)?;
-                    if found.is_some() == *invert {
-                        return None;
-                    }
-                    match (dreg, found.flatten()) {
-                        (Some(_), Some(Datum::Verdict(verdict))) => return Some(verdict.into()),
-                        (Some(dreg), Some(Datum::Bytes(bytes))) => self.store(*dreg, &bytes),
-                        _ => {}
-                    }
-                }
-                Expr::Update {
-                    set,
-                    key,
-                    data,
-                    timeout,
-                } => self.update(set, *key, *data, *timeout)?,
-                Expr::Immediate { dreg, data } => self.store(*dreg, data),
-                Expr::Verdict(verdict) => return Some(verdict.clone().into()),
-                Expr::Reject(how) => return Some(Step::Reject(*how)),
-                Expr::Masquerade { .. } => {
-                    self.nat = Some(Nat::Masquerade);
-                    return Some(Verdict::Accept.into());
-                }
-                Expr::Nat {
-                    kind,
-                    family,
-                    addr,
-                    port,
-                } => {
-                    if *family == IpFamily::of(self.packet.src) {
-                        self.nat = Some(self.translate(*kind, *family, *addr, *port)?);
-                        return Some(Verdict::Accept.into());
-                    }
-                }
-                Expr::Counter => {}
-                Expr::MetaSet { .. } | Expr::Unknown(_) => return None,
+            match self.step(expr)? {
+                Next::Expr => {}
+                Next::Step(step) => return Some(step),
             }
         }
         None
     }
 
-    /// Whether a set has the key that starts at a register, and its data; the outer [`None`]
-    /// where there is no such set.
-    fn find(&self, set: &str, sreg: u32) -> Option<Option<Option<Datum>>> {
+    /// One expression; [`None`] ends the rule.
+    fn step(&mut self, expr: &Expr) -> Option<Next> {
+        match expr {
+            Expr::MetaSet { key, sreg } if *key == meta::MARK => {
+                let bytes = self.load(*sreg, 4);
+                self.mark = u32::from_ne_bytes(bytes.try_into().ok()?);
+            }
+            Expr::Cmp { sreg, op, data } => {
+                let equal = self.load(*sreg, data.len()) == *data;
+                if equal != (*op == CmpOp::Eq) {
+                    return None;
+                }
+            }
+            Expr::Lookup {
+                set,
+                sreg,
+                dreg,
+                invert,
+            } => {
+                let found = self.find(set, *sreg)?;
+                if matches!(found, Found::Nothing) != *invert {
+                    return None;
+                }
+                match (dreg, found) {
+                    (Some(_), Found::Datum(Datum::Verdict(verdict))) => {
+                        return Some(Next::Step(Step::Verdict(verdict)));
+                    }
+                    (Some(dreg), Found::Datum(Datum::Bytes(bytes))) => self.store(*dreg, &bytes),
+                    _ => {}
+                }
+            }
+            Expr::Update {
+                set,
+                key,
+                data,
+                timeout,
+            } => self.update(set, *key, *data, *timeout)?,
+            Expr::Verdict(verdict) => return Some(Next::Step(Step::Verdict(verdict.clone()))),
+            Expr::Reject(how) => return Some(Next::Step(Step::Reject(*how))),
+            Expr::Masquerade { .. } => {
+                self.nat = Some(Nat::Masquerade);
+                return Some(Next::Step(Step::Verdict(Verdict::Accept)));
+            }
+            Expr::Nat {
+                kind,
+                family,
+                addr,
+                port,
+            } if *family == IpFamily::of(self.packet.src) => {
+                self.nat = Some(self.translate(*kind, *family, *addr, *port)?);
+                return Some(Next::Step(Step::Verdict(Verdict::Accept)));
+            }
+            Expr::Nat { .. } | Expr::Counter => {}
+            Expr::MetaSet { .. } | Expr::Unknown(_) => return None,
+            loads => self.fill(loads)?,
+        }
+        Some(Next::Expr)
+    }
+
+    /// An expression that only fills registers.
+    fn fill(&mut self, expr: &Expr) -> Option<()> {
+        let (dreg, value) = match expr {
+            Expr::Meta { key, dreg } => (dreg, self.meta(*key)?),
+            Expr::Ct { key, dreg } => (dreg, self.ct(*key)?.to_ne_bytes().to_vec()),
+            Expr::Payload {
+                base,
+                offset,
+                len,
+                dreg,
+            } => {
+                let (start, len) = (*offset as usize, *len as usize);
+                let header = self.header(*base);
+                (dreg, header.get(start..start + len)?.to_vec())
+            }
+            Expr::FibType { source, dreg } => {
+                let local = if *source {
+                    self.packet.from_local
+                } else {
+                    self.packet.to_local
+                };
+                // RTN_LOCAL, RTN_UNICAST
+                let kind: u32 = if local { 2 } else { 1 };
+                (dreg, kind.to_ne_bytes().to_vec())
+            }
+            Expr::Random { modulus, dreg } => {
+                let index = (u64::from(self.packet.random) * u64::from(*modulus)) >> 32;
+                (dreg, (index as u32).to_ne_bytes().to_vec())
+            }
+            Expr::Bitwise {
+                sreg,
+                dreg,
+                mask,
+                xor,
+            } => {
+                let value = self.load(*sreg, mask.len());
+                let masked = value.iter().zip(mask).map(|(value, mask)| value & mask);
+                (
+                    dreg,
+                    masked.zip(xor).map(|(value, xor)| value ^ xor).collect(),
+                )
+            }
+            Expr::Immediate { dreg, data } => (dreg, data.clone()),
+            _ => return None,
+        };
+        self.store(*dreg, &value);
+        Some(())
+    }
+
+    /// What a set has for the key that starts at a register; [`None`] where there is no such set.
+    fn find(&self, set: &str, sreg: u32) -> Option<Found> {
         let there = self.table.sets.get(set)?;
         let key = self.load(sreg, there.key_len as usize);
-        if let Some(found) = find(there, &key) {
-            return Some(Some(found.cloned()));
-        }
-        let mut updates = self.updates.iter();
-        let added = updates.find(|added| added.set == set && added.key.key == key);
-        Some(added.map(|added| added.data.clone()))
+        let found = find(there, &key).map(|datum| datum.cloned());
+        let found = found.or_else(|| {
+            let mut updates = self.updates.iter();
+            let added = updates.find(|added| added.set == set && added.key.key == key);
+            added.map(|added| added.data.clone())
+        });
+        Some(match found {
+            None => Found::Nothing,
+            Some(None) => Found::Key,
+            Some(Some(datum)) => Found::Datum(datum),
+        })
     }
 
     fn update(&mut self, set: &str, key: u32, data: Option<u32>, timeout: u64) -> Option<()> {
         let there = self.table.sets.get(set)?;
         let data = match self.find(set, key)? {
-            Some(data) => data,
-            None => {
+            Found::Datum(datum) => Some(datum),
+            Found::Key => None,
+            Found::Nothing => {
                 let added = self.updates.iter().filter(|added| added.set == set).count();
                 if there.elements.len() + added >= there.dynamic? as usize {
                     return None;

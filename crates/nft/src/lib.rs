@@ -30,7 +30,9 @@ mod value;
 pub mod wire;
 
 pub use apply::apply;
-pub use compile::{Compiled, CompiledChain, CompiledRule, CompiledSet, Datum, ElementKey};
+pub use compile::{
+    Compiled, CompiledChain, CompiledRule, CompiledSet, Datum, ElementKey, VERDICT_TYPE,
+};
 pub use diff::{Op, Transaction, diff};
 pub use expr::{CmpOp, Expr};
 pub use model::{

@@ -183,7 +183,11 @@ fn ranges_names_and_states() {
             drop,
         ]),
     ];
-    table.chains.insert("start".into(), chain(rules));
+    let filter = Chain {
+        base: base(ChainKind::Filter, Hook::Prerouting),
+        rules: rules.into(),
+    };
+    table.chains.insert("start".into(), filter);
     let passes = |packet: &Packet| run(&table, packet).fate == Fate::Accepted;
     for inside in [
         "10.0.0.0",
@@ -213,4 +217,18 @@ fn ranges_names_and_states() {
     };
     assert!(!passes(&translated(80)));
     assert!(passes(&translated(443)));
+}
+
+#[test]
+fn translation_is_decided_once() {
+    let mut table = Table::new(Family::Inet, "t");
+    let drop = Rule::new([Statement::Verdict(Verdict::Drop)]);
+    table.chains.insert("start".into(), chain([drop]));
+    let first = packet("10.0.0.1", "9.9.9.9", 6, 80);
+    assert_eq!(run(&table, &first).fate, Fate::Dropped);
+    let later = Packet {
+        established: true,
+        ..first
+    };
+    assert_eq!(run(&table, &later).fate, Fate::Accepted);
 }
