@@ -36,30 +36,42 @@ pub(crate) struct Health {
 /// One answer.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// Answers on the addresses given, until dropped.
+/// A port in use is tried again after this time.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Answers on the addresses given, until dropped. A port in use is the end where `hard` says so.
 pub(crate) async fn serve(
     health: Health,
     healthz: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
+    hard: bool,
 ) -> Result<(), String> {
     let other = health.clone();
     tokio::try_join!(
-        door(healthz, move |path| health.health(path)),
-        door(metrics, move |path| other.metrics(path)),
+        door(healthz, hard, move |path| health.health(path)),
+        door(metrics, hard, move |path| other.metrics(path)),
     )
     .map(|_| ())
 }
 
 async fn door(
     address: Option<SocketAddr>,
+    hard: bool,
     answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static,
 ) -> Result<(), String> {
     let Some(address) = address else {
         return std::future::pending().await;
     };
-    let listener = listen(address)
-        .await
-        .map_err(|error| format!("listen on {address}: {error}"))?;
+    let listener = loop {
+        match listen(address).await {
+            Ok(listener) => break listener,
+            Err(error) if hard => return Err(format!("listen on {address}: {error}")),
+            Err(error) => {
+                tracing::error!("listen on {address}: {error}; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
     accept(listener, answer).await;
     Ok(())
 }

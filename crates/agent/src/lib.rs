@@ -8,6 +8,7 @@
 //! ```
 
 mod conflist;
+mod conntrack;
 mod health_ports;
 mod http;
 mod metrics;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use model::config::ProxyConfig;
 use tokio::task::JoinSet;
 
 /// kube-proxy's default for `iptables.syncPeriod` and its siblings.
@@ -71,6 +73,9 @@ type Published = Arc<ArcSwap<Snapshot>>;
 /// Nothing is torn down at the end: links, routes, rules and the CNI configuration stay for
 /// the next agent, which adopts them.
 pub async fn run(options: Options) -> Result<(), Error> {
+    if let Some(proxy) = &options.proxy {
+        settle(proxy)?;
+    }
     let metrics = Arc::new(metrics::Metrics::default());
     let published: Published = Arc::default();
     let (worker, reconciled) = worker::start(&options.state, metrics.clone()).map_err(Error)?;
@@ -112,6 +117,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         publisher,
         published: published.clone(),
         serving,
+        proxy: options.proxy,
     };
     let node = node::Node::open(options.node, parts).map_err(Error)?;
     let health = http::Health {
@@ -122,7 +128,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // Threads of their own: the loop's is busy while it changes the kernel.
     let mut doors = JoinSet::new();
     doors.spawn(server.serve(listener));
-    doors.spawn(http::serve(health, options.healthz, options.metrics));
+    doors.spawn(http::serve(
+        health,
+        options.healthz,
+        options.metrics,
+        options.bind_hard_fail,
+    ));
     tokio::select! {
         ended = node.run(updates) => ended.map_err(Error),
         Some(ended) = doors.join_next() => match ended {
@@ -130,4 +141,33 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Err(error) => Err(Error(error.to_string())),
         },
     }
+}
+
+/// Removes all rules of Services from the kernel of the calling thread's namespace: what
+/// `kube-proxy --cleanup` does. All that could not be removed is named.
+pub fn cleanup() -> Result<(), Error> {
+    let mut host = linux::Host::open().map_err(|error| Error(error.to_string()))?;
+    let errors = services::Services::remove_all(&mut host);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(Error(lines.join("\n")))
+}
+
+/// What a KubeProxyConfiguration says of the process and the machine.
+fn settle(proxy: &ProxyConfig) -> Result<(), Error> {
+    for warning in &proxy.warnings {
+        tracing::warn!("KubeProxyConfiguration: {warning}");
+    }
+    if let Some(score) = proxy.oom_score_adj
+        && let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string())
+    {
+        tracing::warn!("oomScoreAdj {score} is not set: {error}");
+    }
+    let mut host = linux::Host::open().map_err(|error| Error(error.to_string()))?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+    conntrack::raise(&mut host, &proxy.conntrack, cores);
+    Ok(())
 }

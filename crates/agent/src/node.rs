@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use linux::monitor::Event;
 use linux::{Host, Monitor};
+use model::config::ProxyConfig;
 use model::{Change, Cluster, Config};
 use pods::Settings;
 use pods::manager::Noticed;
@@ -52,6 +53,7 @@ pub(crate) struct Parts {
     pub publisher: Arc<Publisher>,
     pub published: Published,
     pub serving: Serving,
+    pub proxy: Option<ProxyConfig>,
 }
 
 /// The node, as its agent knows it.
@@ -67,6 +69,8 @@ pub(crate) struct Node {
     /// The fabric's last plan.
     plan: Option<Arc<fabric::Plan>>,
     serving: Serving,
+    /// Put over the configuration.
+    proxy: Option<ProxyConfig>,
     cluster: Cluster,
     config: Option<Arc<Config>>,
     /// Nodes and this node's pods have been told.
@@ -151,6 +155,7 @@ impl Node {
             publisher: parts.publisher,
             published: parts.published,
             serving: parts.serving,
+            proxy: parts.proxy,
             host,
             // SAFETY: the monitor owns its descriptor, keeps it as long as it lives, and is
             // neither replaced nor taken out of the AsyncFd.
@@ -239,6 +244,10 @@ impl Node {
         match update {
             Update::Change(change) => self.change(change, due),
             Update::Config(config) => {
+                let config = match &self.proxy {
+                    Some(proxy) => Box::new(proxy.over(&config)),
+                    None => config,
+                };
                 self.bad
                     .retain(|object, _| !object.starts_with("ConfigMap "));
                 if self.config.as_deref() != Some(&*config) {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use model::config::ProxyConfig;
 use tokio::sync::mpsc;
 
 use crate::Update;
@@ -39,6 +40,10 @@ pub struct Options {
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is answered.
     pub metrics: Option<SocketAddr>,
+    /// Whether an agent whose port for health or metrics is in use ends; else it tries again.
+    pub bind_hard_fail: bool,
+    /// kube-proxy's configuration, put over what the network's says of Services.
+    pub proxy: Option<ProxyConfig>,
     /// How often rules of Services are compared with the plan; the mode decides where absent.
     /// Changes that wait for twice this long (1 min where absent) make the node unhealthy.
     pub sync_period: Option<Duration>,
@@ -55,7 +60,20 @@ impl Options {
             cni_conf: Some(PathBuf::from("/etc/cni/net.d")),
             healthz: Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 10256)),
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249)),
+            bind_hard_fail: false,
+            proxy: None,
             sync_period: None,
         }
+    }
+
+    /// Takes from a KubeProxyConfiguration what it says.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: ProxyConfig) -> Options {
+        self.healthz = proxy.healthz.or(self.healthz);
+        self.metrics = proxy.metrics.or(self.metrics);
+        self.bind_hard_fail = proxy.bind_hard_fail;
+        self.sync_period = proxy.sync_period();
+        self.proxy = Some(proxy);
+        self
     }
 }

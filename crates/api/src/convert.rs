@@ -250,6 +250,21 @@ pub fn config(map: &ConfigMap) -> Result<model::Config, Error> {
     })
 }
 
+/// kube-proxy's configuration out of the file called `name`.
+pub fn proxy_config(name: &str, text: &str) -> Result<model::config::ProxyConfig, Error> {
+    let wrong = |cause: String| Error::Manifest {
+        file: name.to_owned(),
+        document: 1,
+        cause,
+    };
+    let document: model::Document =
+        serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    model::config::ProxyConfig::read(&document).map_err(|errors| {
+        let causes: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        wrong(causes.join("; "))
+    })
+}
+
 fn field_error(object: String, field: String, cause: String) -> Error {
     Error::Field {
         object,
@@ -353,5 +368,20 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("fabrik"), "{error}");
+    }
+
+    #[test]
+    fn a_proxy_configuration_is_read_from_yaml() {
+        let good = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+                    mode: iptables\nconntrack: {tcpEstablishedTimeout: 2h0m0s}\n";
+        let config = proxy_config("proxy.yaml", good).unwrap();
+        assert_eq!(config.conntrack.tcp_established_timeout.as_secs(), 7200);
+        let error = proxy_config("proxy.yaml", "mode: ipvs\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "proxy.yaml: document 1: apiVersion: missing: write `apiVersion: kubeproxy.config.k8s.io/v1alpha1`; \
+             kind: missing: write `kind: KubeProxyConfiguration`; mode: \"ipvs\" is not served \
+             (Kubernetes deprecates it too, KEP-5495): choose nftables or iptables, or leave it out"
+        );
     }
 }

@@ -300,12 +300,18 @@ pub enum Show {
 /// `flatnet agent`.
 #[derive(Args, Debug)]
 pub struct Agent {
-    /// The node this agent serves.
+    /// The node this agent serves [default: hostnameOverride of --config, else the host's name].
     #[arg(long, env = "NODE_NAME")]
-    pub node: String,
-    /// Kubeconfig [default: the pod's service account].
+    pub node: Option<String>,
+    /// A KubeProxyConfiguration: what it says of Services is put over the network's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Kubeconfig [default: that of --config, else the pod's service account].
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Remove all rules of Services from this node, and end.
+    #[arg(long)]
+    pub cleanup: bool,
     /// Socket for the CNI plugin and the command line.
     #[arg(long, default_value = "/run/flatnet/agent.sock")]
     pub socket: PathBuf,

@@ -9,9 +9,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+pub mod kubeproxy;
 mod read;
 mod validate;
 
+pub use kubeproxy::{ConntrackConfig, ProxyConfig};
 pub use read::Document;
 
 /// `apiVersion` of [`Config`].
@@ -80,7 +82,7 @@ pub enum ServicesMode {
 }
 
 /// How a node tells pods' packets from those that come from elsewhere. Written as `clusterCIDR`,
-/// `nodeCIDR`, `{bridgeInterface: NAME}` or `{interfaceNamePrefix: PREFIX}`.
+/// `nodeCIDR`, `{bridgeInterface: NAME}`, `{interfaceNamePrefix: PREFIX}` or `{ranges: [CIDR]}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LocalDetection {
@@ -95,6 +97,8 @@ pub enum LocalDetection {
     BridgeInterface(String),
     /// The packet comes by a link whose name begins so.
     InterfaceNamePrefix(String),
+    /// The source is in one of these ranges.
+    Ranges(Vec<IpNet>),
 }
 
 /// Which addresses of a node its node ports are served at. Written as `all`, `primary` or a list

@@ -1,8 +1,10 @@
 //! `agent` and `controller`: daemons, here and on a real cluster.
 
 use std::future::Future;
+use std::path::Path;
 use std::process;
 
+use model::config::ProxyConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -50,18 +52,50 @@ pub fn serve<E: ToString>(name: &str, work: impl Future<Output = Result<(), E>>)
 
 /// The node's daemon.
 pub fn agent(agent: cli::Agent) -> Outcome {
-    let source = ::agent::Source::Kubernetes {
-        kubeconfig: agent.kubeconfig,
+    if agent.cleanup {
+        log();
+        return ::agent::cleanup().map_err(|error| Failure::Failed(error.to_string()));
+    }
+    let proxy = match &agent.config {
+        Some(file) => Some(proxy_config(file)?),
+        None => None,
     };
-    serve(
-        "agent",
-        ::agent::run(::agent::Options {
-            socket: agent.socket,
-            state: agent.state,
-            cni_conf: Some(agent.cni_conf),
-            ..::agent::Options::new(agent.node, source)
-        }),
-    )
+    let (hostname, kubeconfig) = proxy.as_ref().map_or((None, None), |proxy| {
+        (proxy.hostname.clone(), proxy.kubeconfig.clone())
+    });
+    let node = match agent.node.or(hostname) {
+        Some(node) => node,
+        None => own_name()?,
+    };
+    let source = ::agent::Source::Kubernetes {
+        kubeconfig: agent.kubeconfig.or(kubeconfig.map(Into::into)),
+    };
+    let mut options = ::agent::Options {
+        socket: agent.socket,
+        state: agent.state,
+        cni_conf: Some(agent.cni_conf),
+        ..::agent::Options::new(node, source)
+    };
+    if let Some(proxy) = proxy {
+        options = options.with_proxy(proxy);
+    }
+    serve("agent", ::agent::run(options))
+}
+
+fn proxy_config(file: &Path) -> Result<ProxyConfig, Failure> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::Failed(format!("read {name}: {error}")))?;
+    Ok(api::convert::proxy_config(&name, &text)?)
+}
+
+/// The host's name, as a node's is by default.
+fn own_name() -> Result<String, Failure> {
+    let name = nix::unistd::gethostname().ok();
+    let name = name.and_then(|name| name.into_string().ok());
+    name.map(|name| name.trim().to_lowercase())
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Failure::Failed("this host has no name; pass --node NAME".into()))
 }
 
 /// The cluster's daemon.

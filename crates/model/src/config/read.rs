@@ -12,6 +12,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{Config, ConfigError, FabricConfig, FabricMode, PodMode};
 
+mod kubeproxy;
 mod services;
 
 /// Any YAML or JSON document, as plain values.

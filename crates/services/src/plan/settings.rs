@@ -62,6 +62,7 @@ impl Settings {
         let services = &config.services;
         let local = match &services.local_detection {
             LocalDetection::ClusterCidr => Local::Sources(config.cluster_cidrs.clone()),
+            LocalDetection::Ranges(ranges) => Local::Sources(ranges.clone()),
             LocalDetection::NodeCidr => Local::Sources(own.pod_cidrs.clone()),
             LocalDetection::BridgeInterface(name) => Local::Link(name.clone()),
             LocalDetection::InterfaceNamePrefix(prefix) => Local::Link(format!("{prefix}*")),

@@ -15,12 +15,13 @@ const MODES: [(&str, ServicesMode); 2] = [
     ("nftables", ServicesMode::Nftables),
     ("iptables", ServicesMode::Iptables),
 ];
-/// What `localDetection` may be: the last two as `{WORD: NAME}`.
-const DETECTIONS: [&str; 4] = [
+/// What `localDetection` may be: the last ones as `{WORD: NAME}`.
+const DETECTIONS: [&str; 5] = [
     "clusterCIDR",
     "nodeCIDR",
     "bridgeInterface",
     "interfaceNamePrefix",
+    "ranges",
 ];
 /// The longest name of a link (IFNAMSIZ without its end).
 const LINK_NAME: usize = 15;
@@ -122,6 +123,9 @@ impl Reader {
 fn local_detection(path: &str, value: &Document) -> Result<LocalDetection, ConfigError> {
     let (word, name) = match value {
         Document::Text(word) => (word, None),
+        Document::Map(fields) if fields.len() == 1 && fields[0].0 == "ranges" => {
+            return ranges(&format!("{path}.ranges"), &fields[0].1).map(LocalDetection::Ranges);
+        }
         Document::Map(fields) if fields.len() == 1 => {
             let (word, name) = &fields[0];
             let path = format!("{path}.{word}");
@@ -129,7 +133,7 @@ fn local_detection(path: &str, value: &Document) -> Result<LocalDetection, Confi
         }
         other => {
             let message = format!(
-                "{} given; write clusterCIDR, nodeCIDR, {{bridgeInterface: NAME}} or {{interfaceNamePrefix: PREFIX}}",
+                "{} given; write clusterCIDR, nodeCIDR, {{bridgeInterface: NAME}}, {{interfaceNamePrefix: PREFIX}}, {{ranges: [CIDR]}}",
                 other.kind()
             );
             return Err(error(path, message));
@@ -140,6 +144,7 @@ fn local_detection(path: &str, value: &Document) -> Result<LocalDetection, Confi
         ("nodeCIDR", None) => Ok(LocalDetection::NodeCidr),
         ("bridgeInterface", Some(name)) => Ok(LocalDetection::BridgeInterface(name)),
         ("interfaceNamePrefix", Some(name)) => Ok(LocalDetection::InterfaceNamePrefix(name)),
+        ("ranges", None) => Err(error(path, "write `{ranges: [10.244.0.0/16]}`".to_owned())),
         ("bridgeInterface" | "interfaceNamePrefix", None) => {
             let message = format!("{word} needs a name: write `{{{word}: NAME}}`");
             Err(error(path, message))
@@ -153,6 +158,20 @@ fn local_detection(path: &str, value: &Document) -> Result<LocalDetection, Confi
             choose(path, word, &names).map(|()| LocalDetection::default())
         }
     }
+}
+
+fn ranges(path: &str, value: &Document) -> Result<Vec<ipnet::IpNet>, ConfigError> {
+    let Document::List(items) = value else {
+        let message = format!("{} given, a list of ranges wanted", value.kind());
+        return Err(error(path, message));
+    };
+    let items = items.iter().enumerate();
+    items
+        .map(|(at, item)| {
+            let path = format!("{path}[{at}]");
+            Ok(cidr(&path, item)?.trunc())
+        })
+        .collect()
 }
 
 /// The name of a link, or the beginning of one.
@@ -197,6 +216,10 @@ mod tests {
             ),
             (
                 LocalDetection::InterfaceNamePrefix("veth".into()),
+                NodePortAddresses::All,
+            ),
+            (
+                LocalDetection::Ranges(vec![range("10.0.0.0/8")]),
                 NodePortAddresses::All,
             ),
         ] {
@@ -253,7 +276,7 @@ mod tests {
             ),
             (
                 r#"{"localDetection":"clusterCidr"}"#,
-                r#"services.localDetection: "clusterCidr" is not known; did you mean "clusterCIDR"? (known: clusterCIDR, nodeCIDR, bridgeInterface, interfaceNamePrefix)"#,
+                r#"services.localDetection: "clusterCidr" is not known; did you mean "clusterCIDR"? (known: clusterCIDR, nodeCIDR, bridgeInterface, interfaceNamePrefix, ranges)"#,
             ),
             (
                 r#"{"localhostNodePorts":"yes"}"#,
