@@ -142,11 +142,11 @@ async fn until(due: Option<Instant>) {
 impl Node {
     /// The node of the calling process's network namespace.
     pub(crate) fn open(name: String, parts: Parts) -> Result<Node, String> {
-        let host = Host::open().map_err(|error| error.to_string())?;
+        let mut host = Host::open().map_err(|error| error.to_string())?;
         let mut monitor = Monitor::open().map_err(|error| error.to_string())?;
         let own = host.nftables.port();
-        own.and_then(|own| monitor.ignore(&[own]))
-            .map_err(|error| error.to_string())?;
+        let ignored = own.and_then(|own| monitor.ignore(&[own]));
+        host.ignored = Some(ignored.map_err(|error| error.to_string())?);
         Ok(Node {
             fabric: Fabric::new(name.clone()),
             name,
@@ -345,9 +345,6 @@ impl Node {
         let outcome = self
             .serving
             .reconcile(&mut self.host, &self.cluster, config);
-        for process in self.host.processes.drain(..) {
-            self.monitor.get_mut().ignore_process(process);
-        }
         if let Some(again) = outcome.again {
             due.serve_in(again);
         }

@@ -20,13 +20,13 @@ fn program(family: IpFamily, what: &str) -> String {
 
 /// Makes the changes of a text in the language of `iptables-restore`, in the calling thread's
 /// network namespace. Chains that it does not name stay as they are; each table changes at once
-/// or not at all. The error quotes the line that was refused. Returns the process that did it;
-/// see [`crate::Monitor::ignore_process`].
-pub fn restore(family: IpFamily, text: &str) -> Result<u32> {
+/// or not at all. The error quotes the line that was refused. `begins` is told the
+/// process before it can do anything.
+pub fn restore(family: IpFamily, text: &str, begins: impl FnOnce(u32) -> Result<()>) -> Result<()> {
     let program = program(family, "restore");
-    let (process, output) = run(&program, &["--noflush", WAIT], text)?;
+    let output = run(&program, &["--noflush", WAIT], text, begins)?;
     if output.status.success() {
-        return Ok(process);
+        return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Error::other(program, "change", refusal(text, &said)))
@@ -37,9 +37,9 @@ pub fn restore(family: IpFamily, text: &str) -> Result<u32> {
 /// for, and asked for one that is not there, it makes it.
 pub fn save(family: IpFamily) -> Result<String> {
     let program = program(family, "save");
-    let output = match run(&program, &[], "") {
+    let output = match run(&program, &[], "", |_| Ok(())) {
         Err(error) if error.is_not_found() => return Ok(String::new()),
-        output => output?.1,
+        output => output?,
     };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -48,7 +48,12 @@ pub fn save(family: IpFamily) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn run(program: &str, arguments: &[&str], input: &str) -> Result<(u32, Output)> {
+fn run(
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+    begins: impl FnOnce(u32) -> Result<()>,
+) -> Result<Output> {
     let failed = |error: std::io::Error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let error = Error::io(program, "run", &error);
@@ -67,7 +72,9 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<(u32, Output)> 
         .spawn()
         .map_err(failed)?;
     let stdin = child.stdin.take();
-    let process = child.id();
+    let begun = begins(child.id());
+    // Without input it does nothing.
+    let input = if begun.is_ok() { input } else { "" };
     let output = std::thread::scope(|scope| {
         // In a thread of its own: the program may have much to say before it has read all.
         scope.spawn(|| {
@@ -78,7 +85,8 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<(u32, Output)> 
         });
         child.wait_with_output().map_err(failed)
     });
-    Ok((process, output?))
+    begun?;
+    output
 }
 
 /// The program's words on one line, and the line of the text that they are about.

@@ -10,6 +10,7 @@ use crate::conntrack::{Conntrack, Flow, FlowFilter};
 use crate::error::Result;
 use crate::link::{Link, LinkChange, NewLink};
 use crate::mac::Mac;
+use crate::monitor::Ignored;
 use crate::neigh::{FdbEntry, Neighbour};
 use crate::netlink::Netlink;
 use crate::nftables::Nftables;
@@ -95,9 +96,8 @@ pub struct Host {
     pub nftables: Nftables,
     /// Flows.
     pub conntrack: Conntrack,
-    /// Programs that made changes here, for [`crate::Monitor::ignore_process`]; whoever has a
-    /// monitor takes them out.
-    pub processes: Vec<u32>,
+    /// Where a monitor is not to tell what the programs of iptables do that are run here.
+    pub ignored: Option<Ignored>,
 }
 
 impl Host {
@@ -107,7 +107,7 @@ impl Host {
             netlink: Netlink::open()?,
             nftables: Nftables::open()?,
             conntrack: Conntrack::open()?,
-            processes: Vec::new(),
+            ignored: None,
         })
     }
 }
@@ -187,8 +187,13 @@ impl Kernel for Host {
         self.conntrack.delete_flow(flow)
     }
     fn iptables_restore(&mut self, family: IpFamily, text: &str) -> Result<()> {
-        self.processes.push(iptables::restore(family, text)?);
-        Ok(())
+        let ignore = |process| match &self.ignored {
+            Some(ignored) => ignored.set(process),
+            None => Ok(()),
+        };
+        let restored = iptables::restore(family, text, |process| ignore(Some(process)));
+        let heard = ignore(None);
+        restored.and(heard)
     }
     fn iptables_save(&mut self, family: IpFamily) -> Result<String> {
         iptables::save(family)

@@ -2,9 +2,8 @@
 //!
 //! Of nftables the kernel tells every rule and every element, of a `flush ruleset` each rule,
 //! chain, set (not its elements) and table. It names the socket that asked for the change, so
-//! one's own are passed over: those of a handle by [`Monitor::ignore`] in the kernel, before they
-//! take any room, and those of a program that one ran by [`Monitor::ignore_process`]. Both stay
-//! silent about a transaction that was refused, for it changes nothing.
+//! one's own are passed over by the kernel, before they take any room: [`Monitor::ignore`]. What
+//! was refused is not told, for it changes nothing.
 //!
 //! iptables of the variant `nf_tables` is told as tables `nat`, `filter`, ... of the families `ip`
 //! and `ip6`; the legacy variant is told by nobody and can only be looked at.
@@ -92,8 +91,6 @@ pub struct Monitor {
     nftables: Socket,
     epoll: OwnedFd,
     buffer: Vec<u8>,
-    /// Programs whose changes are still to be passed over.
-    processes: Vec<u32>,
 }
 
 impl std::fmt::Debug for Monitor {
@@ -114,7 +111,6 @@ impl Monitor {
             nftables,
             epoll,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
-            processes: Vec::new(),
         })
     }
 
@@ -123,27 +119,16 @@ impl Monitor {
         run_in(netns, Self::open)?
     }
 
-    /// From now on does not tell what these handles change; [`crate::Nftables::port`].
-    pub fn ignore(&mut self, ports: &[u32]) -> Result<()> {
-        /// Where a netlink message has the port: all messages of one datagram have the same.
-        const PORT: u32 = 12;
-        // A filter loads in network order.
-        let values = ports
-            .iter()
-            .map(|port| u32::from_be_bytes(port.to_ne_bytes()));
-        let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, PORT)];
-        for value in values {
-            program.extend([jump_equal(value, 0, 1), end(DROP)]);
-        }
-        program.push(end(PASS));
-        attach(&self.nftables, &mut program)
-            .map_err(|error| Error::io("netlink subscription", "filter", &error))
-    }
-
-    /// Does not tell what a process has changed in nftables that this one ran and that has ended:
-    /// what it did is waiting to be read already, and with that the process is forgotten.
-    pub fn ignore_process(&mut self, process: u32) {
-        self.processes.push(process);
+    /// From now on does not tell what these handles change ([`crate::Nftables::port`]), nor what
+    /// processes do that [`Ignored`] is told of.
+    pub fn ignore(&mut self, ports: &[u32]) -> Result<Ignored> {
+        let socket = self.nftables.as_fd().try_clone_to_owned();
+        let ignored = Ignored {
+            socket: socket.map_err(|error| unfiltered(&error))?,
+            ports: ports.to_vec(),
+        };
+        ignored.set(None)?;
+        Ok(ignored)
     }
 
     /// What changed since the last call, without waiting; to be called again until it returns
@@ -183,12 +168,7 @@ impl Monitor {
             Ok(_) => {}
             Err(error) => {
                 return match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        if !from_route {
-                            self.processes.clear();
-                        }
-                        Ok(false)
-                    }
+                    Some(libc::EAGAIN) => Ok(false),
                     Some(libc::EINTR) => Ok(true),
                     Some(libc::ENOBUFS) => {
                         events.push(Event::Lost);
@@ -202,9 +182,6 @@ impl Monitor {
         while let Some((raw, next)) = split(rest) {
             rest = next;
             if !from_route {
-                if self.processes.contains(&raw.port) {
-                    continue;
-                }
                 let event = subject(raw.kind, raw.payload())
                     .map(|(table, name)| Event::Nftables { table, name });
                 events.extend(event.filter(|event| events.last() != Some(event)));
@@ -218,6 +195,36 @@ impl Monitor {
         }
         Ok(true)
     }
+}
+
+/// Whose changes of nftables a [`Monitor`] does not tell.
+#[derive(Debug)]
+pub struct Ignored {
+    /// The monitor's own socket.
+    socket: OwnedFd,
+    ports: Vec<u32>,
+}
+
+impl Ignored {
+    /// Besides the handles one process, from before it changes anything until it has ended: the
+    /// first socket of a process has its number.
+    pub(crate) fn set(&self, process: Option<u32>) -> Result<()> {
+        /// Where a netlink message has the port: all messages of one datagram have the same.
+        const PORT: u32 = 12;
+        let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        let mut program = vec![statement(load, PORT)];
+        for port in self.ports.iter().copied().chain(process) {
+            // A filter loads in network order.
+            let value = u32::from_be_bytes(port.to_ne_bytes());
+            program.extend([jump_equal(value, 0, 1), end(DROP)]);
+        }
+        program.push(end(PASS));
+        attach(&self.socket, &mut program).map_err(|error| unfiltered(&error))
+    }
+}
+
+fn unfiltered(error: &std::io::Error) -> Error {
+    Error::io("netlink subscription", "filter", error)
 }
 
 impl AsFd for Monitor {

@@ -206,8 +206,6 @@ pub(crate) struct Raw<'a> {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
-    /// The port of the socket whose request it answers, or whose change it tells.
-    pub port: u32,
     /// Header and payload.
     pub bytes: &'a [u8],
 }
@@ -268,7 +266,6 @@ pub(crate) fn split(bytes: &[u8]) -> Option<(Raw<'_>, &[u8])> {
         kind: half(4)?,
         flags: half(6)?,
         sequence: word(8)?,
-        port: word(12)?,
         bytes: bytes.get(..length)?,
     };
     let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();

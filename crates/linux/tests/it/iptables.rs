@@ -90,12 +90,13 @@ fn a_long_text() {
         text + end + "COMMIT\n"
     };
     run_in(&netns, || {
-        let error = iptables::restore(IpFamily::V4, &chains("-X KUBE-NOT-THERE\n")).unwrap_err();
+        let error = iptables::restore(IpFamily::V4, &chains("-X KUBE-NOT-THERE\n"), |_| Ok(()))
+            .unwrap_err();
         assert!(
             error.to_string().ends_with("`-X KUBE-NOT-THERE`"),
             "{error}"
         );
-        iptables::restore(IpFamily::V4, &chains("")).unwrap();
+        iptables::restore(IpFamily::V4, &chains(""), |_| Ok(())).unwrap();
         let saved = iptables::save(IpFamily::V4).unwrap();
         assert_eq!(saved.matches(":KUBE-SEP-").count(), 5000);
     })

@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use linux::link::NewKind;
-use linux::{Address, Event, Mac, Monitor, NewLink, Nftables, Route, VethEnd, iptables, run_in};
+use linux::{
+    Address, Event, Host, Kernel, Mac, Monitor, NewLink, Nftables, Route, VethEnd, run_in,
+};
 use nft::{Chain, Family, IpFamily, Op, Set, Table, Transaction, Type, Value, diff};
 
 use crate::{namespace, root};
@@ -185,9 +187,19 @@ fn flush_ruleset_and_iptables_are_told() {
     assert!(gone.contains(&("flatnet".into(), None)), "{gone:?}");
     assert!(gone.len() <= 3, "{gone:?}");
 
-    let text = "*nat\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -j KUBE-SERVICES\nCOMMIT\n";
-    let process = run_in(&netns, || iptables::restore(IpFamily::V4, text));
-    monitor.ignore_process(process.unwrap().unwrap());
+    // More than a subscription has room for.
+    let mut text = String::from("*nat\n");
+    for number in 0..10_000 {
+        text += &format!(":KUBE-SEP-{number} - [0:0]\n-A KUBE-SEP-{number} -j ACCEPT\n");
+    }
+    text += "-A PREROUTING -j KUBE-SEP-1\nCOMMIT\n";
+    run_in(&netns, || {
+        let mut host = Host::open().unwrap();
+        let ports = [own.port().unwrap(), host.nftables.port().unwrap()];
+        host.ignored = Some(monitor.ignore(&ports).unwrap());
+        host.iptables_restore(IpFamily::V4, &text).unwrap();
+    })
+    .unwrap();
     assert_eq!(told(&mut monitor), []);
     run("iptables-nft", &["-t", "nat", "-F", "PREROUTING"]);
     let changed = told(&mut monitor);
