@@ -177,7 +177,7 @@ fn endpoint(raw: RawEndpoint<'_>, v6: bool) -> Result<Endpoint, String> {
     Ok(Endpoint {
         ip,
         ready,
-        serving: conditions.serving.unwrap_or(ready),
+        serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
         node: raw.node_name.map(Text::owned),
         zone: raw.zone.map(Text::owned),
@@ -240,7 +240,7 @@ mod tests {
         };
         assert_eq!(state(0), (true, true, false));
         assert_eq!(state(1), (false, true, true));
-        assert_eq!(state(2), (false, false, false));
+        assert_eq!(state(2), (false, true, false));
         let first = &slice.endpoints[0];
         assert_eq!(
             (first.pod.as_deref(), first.node.as_deref()),
