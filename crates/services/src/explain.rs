@@ -135,6 +135,18 @@ pub fn explain(plan: &Plan, question: &Question) -> Answer {
     }
 }
 
+/// What awaits clients outside the node at a frontend of the port that leads nowhere for them;
+/// nothing where they are served.
+pub fn trouble(port: &PortPlan, frontend: &Frontend) -> Option<&'static str> {
+    if port.cluster.is_empty() {
+        Some(NO_ENDPOINTS)
+    } else if frontend.policy == TrafficPolicy::Local && port.local.is_empty() {
+        Some(NO_LOCAL_ENDPOINTS)
+    } else {
+        None
+    }
+}
+
 /// Through a frontend: the table in [`Frontend`]'s documentation.
 fn through(
     settings: &Settings,

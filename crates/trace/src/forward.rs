@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
             .push(through(&answer, node, self.world.mode, rules, verdict));
         Ok(Some(Err(format!(
             "does not arrive: {why}; {}",
-            advice(&answer, why.contains("no endpoints"))
+            advice(&answer, verdict == "reject")
         ))))
     }
 

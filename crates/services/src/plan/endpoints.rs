@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::{Endpoint, EndpointSlice, Protocol, SlicePort};
 
-use super::{Backend, Settings};
+use super::{Backend, Considered, PortPlan, Settings};
 
 /// One endpoint of all slices, by address and port.
 #[derive(Clone, Copy)]
@@ -83,6 +83,42 @@ pub(super) fn choose(
         Vec::new()
     };
     Choice { cluster, local }
+}
+
+/// Each endpoint of a port, and why connections go there or not.
+pub(super) fn consider(
+    settings: &Settings,
+    candidates: &[Candidate<'_>],
+    port: &PortPlan,
+) -> Vec<Considered> {
+    let hints = Hints::of(settings, candidates);
+    let any_ready = candidates.iter().any(|each| each.endpoint.ready);
+    let why = |candidate: &Candidate<'_>| {
+        if candidate.endpoint.ready {
+            match hints {
+                _ if hints.allow(settings, candidate) => "ready",
+                Hints::Node => "ready, for other nodes by its hints",
+                _ => "ready, for other zones by its hints",
+            }
+        } else if candidate.is_leaving() {
+            if any_ready {
+                "terminating, while others are ready"
+            } else {
+                "terminating, but it still serves and no other is ready"
+            }
+        } else {
+            "not ready"
+        }
+    };
+    candidates
+        .iter()
+        .map(|candidate| Considered {
+            backend: candidate.backend,
+            cluster: port.cluster.contains(&candidate.backend),
+            local: port.local.contains(&candidate.backend),
+            why: why(candidate),
+        })
+        .collect()
 }
 
 /// How many addresses on this node are ready, over all ports of the slices.

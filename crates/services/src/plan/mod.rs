@@ -64,6 +64,19 @@ pub struct Backend {
     pub local: bool,
 }
 
+/// An endpoint of a port's slices, chosen or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Considered {
+    /// The endpoint.
+    pub backend: Backend,
+    /// Chosen for the Cluster policy.
+    pub cluster: bool,
+    /// Chosen for the Local policy.
+    pub local: bool,
+    /// Its state, and why it is not chosen for the Cluster policy where that is so.
+    pub why: &'static str,
+}
+
 /// What a connection is made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum FrontendKind {
@@ -272,6 +285,16 @@ impl Plan {
         port: u16,
     ) -> Option<(&Arc<PortPlan>, &Frontend)> {
         self.holder(&Place::of_node(v6, protocol, port))
+    }
+
+    /// All endpoints of a port in the cluster that it was planned from, and why connections go
+    /// there or not.
+    pub fn considered(&self, cluster: &Cluster, port: &PortPlan) -> Vec<Considered> {
+        let service = (port.name.namespace.clone(), port.name.name.clone());
+        let slices = cluster.slices_of(&service);
+        let name = (port.name.port.as_str(), port.name.protocol);
+        let candidates = endpoints::merge(&self.settings, slices, name, port.v6);
+        endpoints::consider(&self.settings, &candidates, port)
     }
 
     /// Whether a Service has this ClusterIP.

@@ -4,7 +4,7 @@
 use model::config::{LocalDetection, NodePortAddresses};
 use model::{Cluster, Config, Protocol, Service, TrafficPolicy};
 use services::explain::Origin::{Elsewhere, Node, Pod};
-use services::explain::{Answer, Origin, Verdict, explain};
+use services::explain::{Answer, Origin, Verdict, explain, trouble};
 use services::plan::{FrontendKind, Plan, Settings};
 
 use crate::build::{
@@ -109,6 +109,11 @@ fn with_the_external_policy_local_clients_outside_keep_their_address_and_stay_on
     // The ClusterIP has a policy of its own.
     assert_eq!(asked(&here, Pod, CLUSTER_IP), both);
     let none_here = plan(&with(service, &["10.244.2.1"]));
+    let port = none_here.ports().values().next().unwrap();
+    for frontend in &port.frontends {
+        let local = frontend.policy == TrafficPolicy::Local;
+        assert_eq!(trouble(port, frontend).is_some(), local, "{frontend:?}");
+    }
     for to in [BALANCER, EXTERNAL, NODE_PORT] {
         table(
             &none_here,

@@ -173,3 +173,52 @@ fn an_endpoint_in_two_slices_is_one_and_the_one_that_stays_counts() {
     // A new pod that is not ready yet hides the one that leaves, as in kube-proxy.
     assert_eq!(twice(leaving(here()), unready(here())).0, strings(&[]));
 }
+
+/// Address and state of each endpoint, with the lists it is in.
+fn considered(endpoints: Vec<Endpoint>) -> Vec<String> {
+    let cluster = with(vec![endpoints]);
+    let plan = plan(&cluster);
+    let port = plan.ports_of(&key("a")).next().unwrap();
+    let said = |one: &services::plan::Considered| {
+        let lists = match (one.cluster, one.local) {
+            (true, true) => "both",
+            (true, false) => "cluster",
+            (false, true) => "local",
+            (false, false) => "none",
+        };
+        format!("{} {lists}: {}", one.backend.ip, one.why)
+    };
+    plan.considered(&cluster, port).iter().map(said).collect()
+}
+
+#[test]
+fn each_endpoint_has_its_reason() {
+    assert_eq!(
+        considered(vec![
+            for_zone(endpoint("10.244.2.1"), "a"),
+            for_zone(endpoint("10.244.1.1"), "b"),
+            leaving(endpoint("10.244.1.2")),
+            unready(endpoint("10.244.1.3")),
+        ]),
+        [
+            "10.244.1.1 local: ready, for other zones by its hints",
+            "10.244.1.2 none: terminating, while others are ready",
+            "10.244.1.3 none: not ready",
+            "10.244.2.1 cluster: ready",
+        ]
+    );
+    assert_eq!(
+        considered(vec![
+            for_node(endpoint("10.244.1.1"), "node1"),
+            for_node(endpoint("10.244.2.1"), "node2"),
+        ]),
+        [
+            "10.244.1.1 both: ready",
+            "10.244.2.1 none: ready, for other nodes by its hints",
+        ]
+    );
+    assert_eq!(
+        considered(vec![leaving(endpoint("10.244.1.2"))]),
+        ["10.244.1.2 both: terminating, but it still serves and no other is ready"]
+    );
+}
