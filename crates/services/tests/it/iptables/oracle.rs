@@ -21,7 +21,9 @@ fn link(world: &World, question: &Question) -> String {
     let pods = match &world.config.services.local_detection {
         LocalDetection::BridgeInterface(name) => name.clone(),
         LocalDetection::InterfaceNamePrefix(prefix) => format!("{prefix}0123"),
-        LocalDetection::ClusterCidr | LocalDetection::NodeCidr => "fn-0123".to_owned(),
+        LocalDetection::ClusterCidr | LocalDetection::NodeCidr | LocalDetection::Ranges(_) => {
+            "fn-0123".to_owned()
+        }
     };
     match question.origin {
         Origin::Node => String::new(),
