@@ -1,28 +1,211 @@
 //! The plan to the kernel as maps of nftables.
 
-use linux::{Event, Kernel};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use linux::{Error, Event, Kernel};
+use nft::{Family, Op, Transaction};
 
 use super::backend::{Backend, Done};
-use crate::plan::{Delta, Plan};
+use crate::plan::{Delta, Plan, PortChange, PortId, PortPlan, Settings};
+use crate::render::nftables::{Change, GUARD, Rendered, TABLE, is_there, owns, removal};
 
-/// What is known to be in the kernel.
+const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
+
+/// What is known to be in the kernel: what the plan renders to, less what was refused.
 #[derive(Debug, Default)]
-pub(crate) struct Nftables {}
+pub(crate) struct Nftables {
+    rendered: Rendered,
+    refused: BTreeMap<PortId, Error>,
+}
 
 impl Backend for Nftables {
-    fn sync(&mut self, _kernel: &mut dyn Kernel, _plan: &Plan) -> Done {
-        Done::default()
+    fn sync(&mut self, kernel: &mut dyn Kernel, plan: &Plan) -> Done {
+        match self.whole(kernel, plan) {
+            Ok(changes) => self.done(changes),
+            // Somebody else may have changed what was just read.
+            Err(error) if is_refusal(&error) => match self.whole(kernel, plan) {
+                Ok(changes) => self.done(changes),
+                Err(error) if is_refusal(&error) => self.isolate(kernel, plan),
+                Err(error) => error.into(),
+            },
+            Err(error) => error.into(),
+        }
     }
 
-    fn update(&mut self, _kernel: &mut dyn Kernel, _plan: &Plan, _delta: &Delta) -> Done {
-        Done::default()
+    fn update(&mut self, kernel: &mut dyn Kernel, plan: &Plan, delta: &Delta) -> Done {
+        let changes = delta.ports.clone();
+        let changes = self.without_refused(changes);
+        let change = Change::of(&mut self.rendered, plan.settings(), &changes);
+        match make(kernel, change) {
+            Ok(changes) => self.done(changes),
+            // It is not as thought.
+            Err(_) => self.sync(kernel, plan),
+        }
     }
 
-    fn remove(&mut self, _kernel: &mut dyn Kernel) -> Done {
-        Done::default()
+    fn remove(&mut self, kernel: &mut dyn Kernel) -> Done {
+        *self = Self::default();
+        let removed = kernel
+            .nft_table(Family::Inet, TABLE)
+            .and_then(|have| match have {
+                Some(have) if has_ours(&have) => write(kernel, &removal(&have)),
+                _ => Ok(0),
+            });
+        match removed {
+            Ok(changes) => self.done(changes),
+            Err(error) => error.into(),
+        }
     }
 
-    fn concerns(&self, _event: &Event) -> bool {
-        false
+    fn concerns(&self, event: &Event) -> bool {
+        match event {
+            Event::Nftables { table, name } => table == TABLE && name.as_deref().is_none_or(owns),
+            _ => false,
+        }
     }
+}
+
+impl Nftables {
+    fn done(&self, changes: usize) -> Done {
+        let refused = self.refused.iter();
+        Done {
+            changes,
+            errors: Vec::new(),
+            refused: refused
+                .map(|(port, error)| (port.clone(), error.clone()))
+                .collect(),
+        }
+    }
+
+    /// Reads what is there, and changes what differs.
+    fn whole(&mut self, kernel: &mut dyn Kernel, plan: &Plan) -> Result<usize, Error> {
+        self.refused.clear();
+        let have = kernel.nft_table(Family::Inet, TABLE)?;
+        let guarded = have
+            .as_ref()
+            .is_some_and(|have| have.chains.contains_key(GUARD));
+        // What the guard guards is closed before it goes, and open after it came.
+        let wanted = plan.settings().node_ports_on_loopback();
+        if guarded && !wanted {
+            kernel.set_sysctl(ROUTE_LOCALNET, "0")?;
+        }
+        let (rendered, change) = Change::whole(plan.settings(), plan.ports().values(), have);
+        let changes = make(kernel, change)?;
+        self.rendered = rendered;
+        if wanted && kernel.sysctl(ROUTE_LOCALNET)?.is_some() {
+            kernel.set_sysctl(ROUTE_LOCALNET, "1")?;
+        }
+        Ok(changes)
+    }
+
+    /// The kernel refuses the whole: finds the ports that it refuses, and serves all others.
+    fn isolate(&mut self, kernel: &mut dyn Kernel, plan: &Plan) -> Done {
+        let have = match kernel.nft_table(Family::Inet, TABLE) {
+            Ok(have) => have,
+            Err(error) => return error.into(),
+        };
+        let (there, others): (Vec<_>, Vec<_>) = plan
+            .ports()
+            .values()
+            .cloned()
+            .partition(|port| have.as_ref().is_some_and(|have| is_there(port, have)));
+        let (rendered, change) = Change::whole(plan.settings(), there.iter(), have);
+        let mut changes = match make(kernel, change) {
+            Ok(changes) => changes,
+            Err(error) => return error.into(),
+        };
+        self.rendered = rendered;
+        changes += self.add(kernel, plan.settings(), &others);
+        self.done(changes)
+    }
+
+    /// Adds ports, all at once or in halves.
+    fn add(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        settings: &Settings,
+        ports: &[Arc<PortPlan>],
+    ) -> usize {
+        let new = |port: &Arc<PortPlan>| PortChange {
+            was: None,
+            is: Some(Arc::clone(port)),
+        };
+        let changes: Vec<PortChange> = ports.iter().map(new).collect();
+        let before = self.rendered.clone();
+        let change = Change::of(&mut self.rendered, settings, &changes);
+        match (make(kernel, change), ports) {
+            (Ok(changes), _) => changes,
+            (Err(error), [port]) => {
+                self.rendered = before;
+                self.refused.insert(port.id(), error);
+                0
+            }
+            (Err(_), ports) => {
+                self.rendered = before;
+                let (some, others) = ports.split_at(ports.len() / 2);
+                self.add(kernel, settings, some) + self.add(kernel, settings, others)
+            }
+        }
+    }
+
+    /// Nothing of a refused port is in the kernel.
+    fn without_refused(&mut self, mut changes: Vec<PortChange>) -> Vec<PortChange> {
+        for change in &mut changes {
+            if change
+                .was
+                .as_ref()
+                .is_some_and(|was| self.refused.remove(&was.id()).is_some())
+            {
+                change.was = None;
+            }
+        }
+        changes
+    }
+}
+
+fn has_ours(have: &nft::Compiled) -> bool {
+    have.chains
+        .keys()
+        .chain(have.sets.keys())
+        .any(|name| owns(name))
+}
+
+/// Whether the kernel found fault with what was asked for, and not with who asked, or when.
+fn is_refusal(error: &Error) -> bool {
+    !matches!(
+        error.errno,
+        None | Some(
+            libc::EPERM
+                | libc::EACCES
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EAGAIN
+                | libc::EINTR
+                | libc::EMSGSIZE
+        )
+    )
+}
+
+/// Makes a change; how many changes the kernel made.
+fn make(kernel: &mut dyn Kernel, change: Change) -> Result<usize, Error> {
+    let transactions = change.transactions();
+    let made = transactions
+        .iter()
+        .map(|transaction| write(kernel, transaction));
+    made.sum()
+}
+
+/// Makes a transaction; how many changes it was.
+fn write(kernel: &mut dyn Kernel, transaction: &Transaction) -> Result<usize, Error> {
+    if transaction.is_empty() {
+        return Ok(0);
+    }
+    kernel.nft_apply(transaction)?;
+    let changes = transaction.ops.iter().map(|op| match op {
+        Op::AddElements(_, elements) => elements.len(),
+        Op::DeleteElements(_, keys) | Op::DestroyElements(_, keys) => keys.len(),
+        _ => 1,
+    });
+    Ok(changes.sum())
 }
