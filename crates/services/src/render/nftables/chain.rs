@@ -135,6 +135,11 @@ impl Target {
 }
 
 impl ChainId {
+    /// Whether it chooses among which endpoints.
+    pub fn is_split(&self) -> bool {
+        matches!(self, Self::Split(_))
+    }
+
     /// The chain with its rules.
     pub fn chain(&self, settings: &Settings) -> Chain {
         let rules = match self {

@@ -19,7 +19,7 @@ pub(crate) type Elements = BTreeMap<(SetId, Vec<Value>), Option<MapDatum>>;
 pub(super) struct Shared {
     pub chains: BTreeSet<ChainId>,
     pub sets: BTreeSet<SetId>,
-    /// Endpoints on this node.
+    /// Endpoints that may reach themselves by way of this node.
     pub hairpins: BTreeSet<IpAddr>,
 }
 
@@ -29,11 +29,12 @@ pub(super) fn shared(port: &PortPlan) -> Shared {
     for frontend in &port.frontends {
         target(port, frontend).needs(&mut shared.chains, &mut shared.sets);
     }
+    // A pod's connection to a Service's address is translated on its own node. Only of a policy
+    // that leaves pods of other nodes their address an endpoint elsewhere may be the pod itself.
+    let of_others = shared.chains.iter().any(ChainId::is_split);
     let endpoints = port.cluster.iter().chain(&port.local);
-    shared.hairpins = endpoints
-        .filter(|each| each.local)
-        .map(|each| each.ip)
-        .collect();
+    let hairpins = endpoints.filter(|each| each.local || of_others);
+    shared.hairpins = hairpins.map(|each| each.ip).collect();
     shared
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Kind {
     Frontends(By),
     /// Addresses of which every port is a Service's or refused.
     ClusterIps,
-    /// Endpoints of this node, each twice: from itself to itself.
+    /// Endpoints that may reach themselves, each twice: from itself to itself.
     Hairpin,
     /// Endpoints by their number.
     Endpoints(By, Scope),
