@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod lease;
 pub mod manifest;
+pub mod pool;
 pub mod status;
 pub mod watch;
 

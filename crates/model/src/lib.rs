@@ -4,10 +4,14 @@
 
 pub mod cluster;
 pub mod config;
+pub mod pool;
+pub mod selector;
 pub mod service;
 
 pub use cluster::{Change, Changed, Cluster, Node, Pod};
 pub use config::{Config, ConfigError, Document, ServicesConfig};
+pub use pool::{AddressRange, Judged, Pool};
+pub use selector::LabelSelector;
 pub use service::{
     Endpoint, EndpointSlice, Key, LoadBalancerAddress, Protocol, Service, ServicePort, ServiceType,
     SlicePort, TrafficPolicy,
