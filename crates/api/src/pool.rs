@@ -1,5 +1,6 @@
 //! LoadBalancerPools: their definition, and objects as [`model`] values.
 
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
@@ -75,10 +76,26 @@ pub fn pool(object: &DynamicObject) -> Result<model::Pool, Error> {
     })
 }
 
-/// Makes the cluster know the kind.
-pub async fn define(client: &Client, manager: &str) -> Result<(), Error> {
+/// Makes the cluster know the kind, as this program knows it; true where it did not before.
+pub async fn define(client: &Client, manager: &str) -> Result<bool, Error> {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     let objects = crate::manifest::parse("loadbalancerpool.yaml", DEFINITION)?;
-    crate::manifest::apply(client, manager, &objects, |_| {}).await
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut fresh = false;
+    for object in &objects {
+        let name = object.name_any();
+        let what = format!("CustomResourceDefinition {name}");
+        let there = definitions.get_opt(&name).await;
+        fresh |= there
+            .map_err(Error::request(format!("get {what}")))?
+            .is_none();
+        let params = PatchParams::apply(manager).force();
+        definitions
+            .patch(&name, &params, &Patch::Apply(object))
+            .await
+            .map_err(Error::request(format!("apply {what}")))?;
+    }
+    Ok(fresh)
 }
 
 /// Makes a pool where there is none of that name. The kind may take a moment to be served.
@@ -90,7 +107,7 @@ pub async fn create(client: &Client, name: &str, addresses: &[String]) -> Result
         std::time::Duration::from_millis(500),
     );
     for _ in 0..20 {
-        match all(client).create(&Default::default(), &object).await {
+        match all(client).create(&PostParams::default(), &object).await {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => {

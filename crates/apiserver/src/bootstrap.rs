@@ -75,6 +75,9 @@ pub async fn run(ctx: &Ctx) -> Result<(), Failure> {
         futures::future::try_join_all(roles),
     )
     .await?;
+    for object in roles::of_namespaces() {
+        ensure(ctx, object, true).await?;
+    }
     service_range(ctx).await?;
     kubernetes(ctx).await
 }

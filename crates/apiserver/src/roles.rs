@@ -95,6 +95,25 @@ pub fn all() -> Vec<Object> {
     all
 }
 
+/// What is allowed in one namespace only; the namespace comes first.
+pub fn of_namespaces() -> Vec<Object> {
+    let metadata = json!({"name": "flatnet-announce", "namespace": "kube-system"});
+    // Leases say which node announces which address of a LoadBalancerPool.
+    let leases = rule(
+        &["coordination.k8s.io"],
+        &["leases"],
+        &["create", "get", "list", "patch", "update", "watch"],
+    );
+    let group = "rbac.authorization.k8s.io";
+    vec![
+        json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata,
+            "rules": [leases]}),
+        json!({"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "flatnet-announce"},
+            "subjects": [{"kind": "Group", "apiGroup": group, "name": "flatnet:agents"}]}),
+    ]
+}
+
 fn people() -> Vec<Object> {
     let workloads = [
         "daemonsets",
@@ -383,6 +402,7 @@ fn machines() -> Vec<Object> {
                     &["create", "patch", "update"],
                 ),
                 rule(&["discovery.k8s.io"], &["endpointslices"], READ),
+                rule(&["flatnet.io"], &["loadbalancerpools"], READ),
                 rule(
                     &["networking.k8s.io"],
                     &[
@@ -501,6 +521,12 @@ fn machines() -> Vec<Object> {
                     &["apiextensions.k8s.io"],
                     &["customresourcedefinitions"],
                     READ,
+                ),
+                rule(&["flatnet.io"], &["loadbalancerpools"], READ),
+                rule(
+                    &["flatnet.io"],
+                    &["loadbalancerpools/status"],
+                    &["get", "patch", "update"],
                 ),
             ],
         ),

@@ -1,5 +1,7 @@
-//! The cluster's daemon: it gives every node its pod ranges. One of several leads.
+//! The cluster's daemon: it gives every node its pod ranges, and every Service of type
+//! LoadBalancer its addresses. One of several leads.
 
+pub mod balancer;
 pub mod cidr;
 mod run;
 

@@ -16,6 +16,7 @@ use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use crate::balancer::Services;
 use crate::cidr::{self, Action, Range};
 
 /// How the controller runs.
@@ -29,9 +30,13 @@ pub struct Options {
 pub async fn run(client: Client, options: Options) -> Result<(), Error> {
     let election = Election::new("kube-system", "flatnet-controller", &options.identity);
     loop {
-        let work = || Nodes::new(client.clone()).run();
+        let work = || {
+            let nodes = Nodes::new(client.clone()).run();
+            let services = Services::new(client.clone()).run();
+            futures::future::join(nodes, services)
+        };
         match api::lease::lead(&client, &election, work).await? {
-            Ended::Done(never) => match never {},
+            Ended::Done((never, _)) => match never {},
             Ended::Lost => tracing::warn!("no longer leading; standing by"),
         }
     }

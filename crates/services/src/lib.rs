@@ -9,6 +9,7 @@
 //! on the change alone: the plan keeps each Service's port by itself, a backend is told what a
 //! port was and what it is, and the kernel gets those elements and chains that differ.
 
+pub mod announce;
 mod apply;
 pub mod explain;
 pub mod plan;

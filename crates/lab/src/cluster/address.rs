@@ -67,6 +67,19 @@ pub fn node(number: u16, segments: u8, v6: bool) -> Option<IpNet> {
     }
 }
 
+/// The addresses on the first segment that Services of type LoadBalancer get, as a range. Those
+/// of them that a node of a large cluster has are left out by whoever gives them.
+pub fn balancer(v6: bool) -> String {
+    if v6 {
+        let prefix = segment_v6(0).network();
+        let at = |host: u128| Ipv6Addr::from(u128::from(prefix) | host);
+        format!("{}-{}", at(0x200), at(0x250))
+    } else {
+        let [a, b, c, _] = segment_v4(0).network().octets();
+        format!("{a}.{b}.{c}.200-{a}.{b}.{c}.250")
+    }
+}
+
 /// The client's network, which plays the internet: its own address and its gateway.
 pub fn client(v6: bool) -> (IpNet, IpNet) {
     let v4 = |host| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, host), 24));

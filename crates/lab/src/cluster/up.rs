@@ -15,7 +15,7 @@ use super::plan::{NodePlan, Plan, Process, plan};
 use super::process::{self, Programs};
 use super::ready::{self, Awaited};
 use super::spec::{ClusterSpec, Request};
-use super::{cgroup, down, pki, preflight, state, underlay};
+use super::{address, cgroup, down, pki, preflight, state, underlay};
 use crate::paths::ClusterPaths;
 
 /// Where the API server of the first cluster listens on 127.0.0.1.
@@ -115,6 +115,7 @@ impl Site<'_> {
             (spec.fabric, spec.services) = (config.fabric, config.services);
             state::save(&self.paths, &spec)?;
         }
+        balancer(&client, &spec).await?;
         self.ensure(&mount, &plan.controllers)?;
         self.nodes(&mount, &client, &plan.nodes.iter().collect::<Vec<_>>())
             .await?;
@@ -377,6 +378,24 @@ async fn configure(client: &Client, spec: &ClusterSpec, request: &Request) -> Re
         api.replace(CONFIG_NAME, &PostParams::default(), &map).await
     };
     written.map(|_| wanted).map_err(fail)
+}
+
+/// Makes LoadBalancerPools known, and with them a first pool of addresses on the nodes' own
+/// segment. Whoever takes that pool away later does not find it again.
+async fn balancer(client: &Client, spec: &ClusterSpec) -> Result<()> {
+    let fail = |error: api::Error| Error::api("LoadBalancerPool default", error);
+    if api::pool::define(client, "flatnet").await.map_err(fail)? {
+        let families: &[bool] = if spec.has_v6() {
+            &[false, true]
+        } else {
+            &[false]
+        };
+        let addresses: Vec<String> = families.iter().map(|v6| address::balancer(*v6)).collect();
+        api::pool::create(client, "default", &addresses)
+            .await
+            .map_err(fail)?;
+    }
+    Ok(())
 }
 
 /// The programs next to the one that runs now.

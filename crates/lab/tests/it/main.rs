@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod api_server;
+mod balancer;
 mod controllers;
 mod kubelet;
 mod scale;
