@@ -219,7 +219,7 @@ fn parts(cluster: &Cluster, key: &Key, node: &str) -> Vec<Part> {
 /// Whether the node has an endpoint that packets from outside go to: a ready one, or one that
 /// ends but still answers where no node has a ready one.
 fn has_endpoint(cluster: &Cluster, key: &Key, node: &str, v6: bool) -> bool {
-    let slices = || cluster.slices_of(key).filter(|slice| slice.v6 == v6);
+    let slices = || cluster.slices_of(key).iter().filter(|slice| slice.v6 == v6);
     let here = |endpoint: &Endpoint| endpoint.node.as_deref() == Some(node);
     let any_ready = slices().any(|slice| slice.endpoints.iter().any(|one| one.ready));
     slices().any(|slice| {
