@@ -148,12 +148,16 @@ impl fmt::Display for Iptables {
 pub(super) fn restore(
     tables: &mut BTreeMap<String, Iptables>,
     text: &str,
+    lacks: Option<&str>,
 ) -> Result<(), (String, String)> {
     let mut open: Option<(&str, Iptables)> = None;
     for line in text.lines().map(str::trim) {
         let refused = |cause: String| (line.to_owned(), cause);
         if line.is_empty() || line.starts_with('#') {
             continue;
+        }
+        if lacks.is_some_and(|lacks| line.contains(lacks)) {
+            return Err(refused("extension is not supported".into()));
         }
         match (line.strip_prefix('*'), &mut open) {
             (Some(name), None) => {
@@ -186,7 +190,7 @@ mod tests {
     fn the_language_of_restore() {
         let mut tables = BTreeMap::new();
         let base = "# a comment\n*nat\n:A - [0:0]\n:B - [0:0]\n-A A -m comment --comment \"x -j y\" -j B\n-A A -j ACCEPT\n-I A -j DROP\n-I A 2 -j RETURN\n-A PREROUTING -j A\nCOMMIT\n";
-        restore(&mut tables, base).unwrap();
+        restore(&mut tables, base, None).unwrap();
         let rules = |tables: &BTreeMap<String, super::Iptables>, chain: &str| {
             tables["nat"].chains[chain].join("|")
         };
@@ -196,7 +200,7 @@ mod tests {
         );
         let refused = |text: &str, line: &str| {
             let mut after = tables.clone();
-            let (at, cause) = restore(&mut after, text).unwrap_err();
+            let (at, cause) = restore(&mut after, text, None).unwrap_err();
             assert_eq!((at.as_str(), &after), (line, &tables), "{cause}");
         };
         refused("*nat\n-A C -j DROP\nCOMMIT\n", "-A C -j DROP");
@@ -209,6 +213,7 @@ mod tests {
         restore(
             &mut tables,
             "*nat\n:A - [0:0]\n:PREROUTING ACCEPT [0:0]\n-X B\nCOMMIT\n",
+            None,
         )
         .unwrap();
         assert_eq!(

@@ -38,6 +38,8 @@ pub struct Fake {
     pub nft: Option<Compiled>,
     /// Tables of iptables by family and name; those never changed are not there.
     pub iptables: BTreeMap<(IpFamily, String), Iptables>,
+    /// Rules of iptables that have this in them are refused, as by a kernel without the match.
+    pub iptables_lacks: Option<String>,
     /// Flows of connection tracking.
     pub flows: Vec<Flow>,
     /// Settings; a name that is not here does not exist.
@@ -419,7 +421,8 @@ impl Kernel for Fake {
             (key.0 == family).then(|| (key.1.clone(), table.clone()))
         };
         let mut tables = self.iptables.iter().filter_map(of_family).collect();
-        let restored = iptables::restore(&mut tables, text);
+        let lacks = self.iptables_lacks.as_deref();
+        let restored = iptables::restore(&mut tables, text, lacks);
         let tables = tables.into_iter();
         self.iptables
             .extend(tables.map(|(name, table)| ((family, name), table)));

@@ -199,9 +199,8 @@ impl<'a> Port<'a> {
         };
         let mut rules = Vec::new();
         if self.external_local {
-            if let Some(pods) = from_pods(self.context, about("pod traffic for"), true) {
-                rules.push(pods.jump(&self.cluster_chain));
-            }
+            let pods = from_pods(self.context, about("pod traffic for")).into_iter();
+            rules.extend(pods.map(|pods| pods.jump(&self.cluster_chain)));
             let local = |what| about(what).with("-m addrtype --src-type LOCAL");
             rules.push(local("masquerade LOCAL traffic for").jump(base::MARK));
             rules.push(local("route LOCAL traffic for").jump(&self.cluster_chain));
@@ -279,15 +278,19 @@ impl<'a> Port<'a> {
 
     /// Connections to the ClusterIP that do not come from pods take the node's address: the
     /// answer has to come back here.
-    fn internal_masquerade(&self) -> Option<String> {
+    fn internal_masquerade(&self) -> Vec<String> {
+        let Some(internal) = self.internal else {
+            return Vec::new();
+        };
         let rule = Rule::new()
             .destination(&host(self.plan.cluster_ip))
             .comment(&format!("{} cluster IP", self.name))
-            .port(self.plan.name.protocol, self.internal?.port);
+            .port(self.plan.name.protocol, internal.port);
         if self.context.settings.masquerade_all {
-            return Some(rule.jump(base::MARK));
+            vec![rule.jump(base::MARK)]
+        } else {
+            mark_strangers(self.context, rule)
         }
-        Some(from_pods(self.context, rule, false)?.jump(base::MARK))
     }
 
     /// Endpoint by endpoint: who was here before goes there again; then each of those left with
@@ -360,24 +363,51 @@ impl<'a> Port<'a> {
     }
 }
 
-/// Restricts a rule to what comes from pods, or to what does not; none where nothing tells them.
-fn from_pods(context: &Context<'_>, rule: Rule, is: bool) -> Option<Rule> {
+/// Restricts a rule to what comes from pods: a rule for each range of theirs, none where nothing
+/// tells them.
+fn from_pods(context: &Context<'_>, rule: Rule) -> Vec<Rule> {
     match &context.settings.local {
-        Local::Sources(ranges) => {
-            let mut own = ranges
-                .iter()
-                .filter(|range| range.addr().is_ipv6() == context.v6);
-            let range = own.next()?;
-            Some(if is {
-                rule.source(range)
-            } else {
-                rule.not_source(range)
-            })
+        Local::Sources(ranges) => ranges
+            .iter()
+            .filter(|range| range.addr().is_ipv6() == context.v6)
+            .map(|range| rule.clone().source(range))
+            .collect(),
+        Local::Link(name) => vec![rule.link(&pattern(name), true)],
+    }
+}
+
+/// Marks what the rule matches and does not come from pods.
+fn mark_strangers(context: &Context<'_>, rule: Rule) -> Vec<String> {
+    let ranges = match &context.settings.local {
+        Local::Sources(ranges) => ranges,
+        Local::Link(name) => return vec![rule.link(&pattern(name), false).jump(base::MARK)],
+    };
+    let mut own = ranges
+        .iter()
+        .filter(|range| range.addr().is_ipv6() == context.v6);
+    match (own.next(), own.next()) {
+        (None, _) => Vec::new(),
+        (Some(range), None) => vec![rule.not_source(range).jump(base::MARK)],
+        // kube-proxy has one range at most. A rule cannot say "none of these", but the mark can
+        // be taken back.
+        _ => {
+            let unmark = format!(
+                "MARK --set-xmark 0x0/{:#x}",
+                context.settings.masquerade_mark
+            );
+            let pods = from_pods(context, rule.clone()).into_iter();
+            let mut rules = vec![rule.jump(base::MARK)];
+            rules.extend(pods.map(|pods| pods.jump(&unmark)));
+            rules
         }
-        Local::Link(name) => Some(match name.strip_suffix('*') {
-            Some(prefix) => rule.link(&format!("{prefix}+"), is),
-            None => rule.link(name, is),
-        }),
+    }
+}
+
+/// A link's name as iptables has it: `+` stands for any rest.
+fn pattern(name: &str) -> String {
+    match name.strip_suffix('*') {
+        Some(prefix) => format!("{prefix}+"),
+        None => name.to_owned(),
     }
 }
 

@@ -30,7 +30,7 @@ impl Rule {
     }
 
     pub(crate) fn not_source(mut self, range: &IpNet) -> Self {
-        self.source = format!("! {}", address("-s", range));
+        self.source = format!("! -s {} ", range.trunc());
         self
     }
 
@@ -40,7 +40,7 @@ impl Rule {
     }
 
     pub(crate) fn not_destination(mut self, range: &IpNet) -> Self {
-        self.destination = format!("! {}", address("-d", range));
+        self.destination = format!("! -d {} ", range.trunc());
         self
     }
 

@@ -1,6 +1,7 @@
 //! Services as kube-proxy's iptables chains.
 
 mod eval;
+mod kernel;
 mod oracle;
 mod steps;
 mod text;

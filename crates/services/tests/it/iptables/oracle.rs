@@ -164,6 +164,23 @@ proptest! {
     }
 }
 
+/// Pods told by several ranges of a family: kube-proxy knows one.
+#[test]
+fn pods_of_several_ranges() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..8 {
+        let mut world = world().new_tree(&mut runner).unwrap().current();
+        let ranges = ["10.244.1.0/24", "fd00:10:244::/56", "10.244.2.0/24"];
+        let ranges = ranges.map(|range| range.parse().unwrap());
+        world.config.services.local_detection = LocalDetection::Ranges(ranges.into());
+        world.config.services.masquerade_all = false;
+        let mut fake = Fake::default();
+        write(&mut fake, &world.plan());
+        check(&world, &fake).unwrap();
+    }
+}
+
 /// Whoever was sent to an endpoint goes there again, whatever the numbers drawn; others do not.
 #[test]
 fn affinity_remembers_a_source() {

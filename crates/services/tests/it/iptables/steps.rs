@@ -237,6 +237,63 @@ fn a_change_over_a_broken_table_heals_it() {
     );
 }
 
+/// What the kernel refuses of one port is told of that port, and all others work.
+#[test]
+fn a_refused_port_stands_alone() {
+    let mut node = Node::new();
+    node.fake.iptables_lacks = Some("-m sctp".to_owned());
+    let mut media = service("media", 9);
+    media.ports = vec![
+        build::port("control", model::Protocol::Tcp, 80),
+        build::port("media", model::Protocol::Sctp, 80),
+    ];
+    media.put(&mut node.cluster);
+    let mut endpoints = slice("media", "x", vec![endpoint("10.244.1.1")]);
+    endpoints.ports = ["control", "media"]
+        .map(|name| model::SlicePort {
+            name: name.to_owned(),
+            protocol: if name == "media" {
+                model::Protocol::Sctp
+            } else {
+                model::Protocol::Tcp
+            },
+            port: Some(8080),
+        })
+        .to_vec();
+    endpoints.clone().put(&mut node.cluster);
+    let told = |report: &Report| {
+        let problems = report.problems.iter();
+        problems
+            .map(|it| format!("{}: {}", it.object.1, it.field))
+            .collect::<Vec<_>>()
+    };
+    let report = node.reconcile(&Changed::default());
+    assert_eq!(told(&report), ["media: spec.ports[media/SCTP]"]);
+    assert!(
+        report.problems[0].message.contains("-m sctp"),
+        "{:?}",
+        report.problems
+    );
+    let services = |node: &Node| node.table("nat")["KUBE-SERVICES"].len();
+    assert_eq!(services(&node), 4);
+
+    // It is told with every change until it goes, or works.
+    let more = slice("a", "x", vec![endpoint("10.244.2.1")]);
+    let report = node.take(Change::Slice(more.into()));
+    assert_eq!(told(&report), ["media: spec.ports[media/SCTP]"]);
+    node.fake.iptables_lacks = None;
+    endpoints.endpoints.push(endpoint("10.244.2.1"));
+    let report = node.take(Change::Slice(endpoints.into()));
+    assert_eq!((told(&report).len(), services(&node)), (0, 5));
+
+    node.fake.iptables_lacks = Some("-m sctp".to_owned());
+    node.fake.iptables.clear();
+    node.services.resync();
+    assert_eq!(told(&node.reconcile(&Changed::default())).len(), 1);
+    let report = node.take(Change::ServiceGone("ns".to_owned(), "media".to_owned()));
+    assert_eq!((told(&report).len(), services(&node)), (0, 3));
+}
+
 /// Many Services at once: the shared chains are written anew, for each deletion is a search.
 #[test]
 fn many_services_come_and_go_together() {
