@@ -11,6 +11,7 @@
 
 pub mod announce;
 mod apply;
+mod conntrack;
 pub mod explain;
 pub mod plan;
 pub mod render;

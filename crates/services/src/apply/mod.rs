@@ -1,6 +1,7 @@
 //! What the plan asks for, to the kernel: the only I/O of Services.
 
 mod backend;
+mod flows;
 mod iptables;
 mod nftables;
 
@@ -68,6 +69,8 @@ pub struct Services {
     current: Option<ServicesMode>,
     /// The mode that is known to have nothing in the kernel.
     absent: Option<ServicesMode>,
+    /// No flow is stale, as far as is known.
+    flows: bool,
 }
 
 impl Services {
@@ -80,6 +83,7 @@ impl Services {
             iptables: Iptables::default(),
             current: None,
             absent: None,
+            flows: false,
         }
     }
 
@@ -128,14 +132,26 @@ impl Services {
             _ => (Plan::of(settings, cluster), None),
         };
         let mode = config.services.mode;
-        let mut done = match delta.filter(|_| self.current == Some(mode)) {
-            Some(delta) => self.backend(mode).update(kernel, &plan, &delta),
+        let current = self.current == Some(mode);
+        let mut done = match delta.as_ref().filter(|_| current) {
+            Some(delta) => self.backend(mode).update(kernel, &plan, delta),
             None => self.backend(mode).sync(kernel, &plan),
         };
         self.current = done.errors.is_empty().then_some(mode);
         if self.current.is_some() {
             self.remove_other(kernel, mode, &mut done);
+            let served = match delta {
+                Some(delta) if self.flows => {
+                    flows::of_change(&plan, cluster, &changed.services, &delta)
+                }
+                _ => flows::of_all(&plan, cluster),
+            };
+            match flows::forget(kernel, &served) {
+                Ok(forgotten) => done.changes += forgotten,
+                Err(error) => done.errors.push(error),
+            }
         }
+        self.flows = done.errors.is_empty();
         let report = report(&plan, done);
         self.plan = Some(plan);
         report

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use linux::{Error, Event, Kernel};
-use nft::{Family, Op, Transaction};
+use nft::{ElementKey, Family, Op, Transaction};
 
 use super::backend::{Backend, Done};
 use crate::plan::{Delta, Plan, PortChange, PortId, PortPlan, Settings};
-use crate::render::nftables::{Change, GUARD, Rendered, TABLE, is_there, owns, removal};
+use crate::render::nftables::{
+    Change, GUARD, Rendered, SetId, TABLE, affinity, is_there, owns, removal,
+};
 
 const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
 
@@ -36,8 +38,19 @@ impl Backend for Nftables {
     fn update(&mut self, kernel: &mut dyn Kernel, plan: &Plan, delta: &Delta) -> Done {
         let changes = delta.ports.clone();
         let changes = self.without_refused(changes);
-        let change = Change::of(&mut self.rendered, plan.settings(), &changes);
-        match make(kernel, change) {
+        let mut change = Change::of(&mut self.rendered, plan.settings(), &changes);
+        let maps = affinity::concerned(&changes).into_iter();
+        let maps: Vec<SetId> = maps.filter(|map| self.rendered.has(*map)).collect();
+        let changed = clients(kernel, plan, &maps)
+            .map(|stale| {
+                for (map, clients) in stale {
+                    change.forget(map, clients);
+                }
+            })
+            .and_then(|()| make(kernel, change))
+            // A packet that was under way may have noted what was gone already.
+            .and_then(|changes| Ok(changes + forget(kernel, plan, &maps)?));
+        match changed {
             Ok(changes) => self.done(changes),
             // It is not as thought.
             Err(_) => self.sync(kernel, plan),
@@ -81,7 +94,7 @@ impl Nftables {
     /// Reads what is there, and changes what differs.
     fn whole(&mut self, kernel: &mut dyn Kernel, plan: &Plan) -> Result<usize, Error> {
         self.refused.clear();
-        let have = kernel.nft_table(Family::Inet, TABLE)?;
+        let have = kernel.nft_owned(Family::Inet, TABLE, &owns)?;
         let guarded = have
             .as_ref()
             .is_some_and(|have| have.chains.contains_key(GUARD));
@@ -96,12 +109,15 @@ impl Nftables {
         if wanted && kernel.sysctl(ROUTE_LOCALNET)?.is_some() {
             kernel.set_sysctl(ROUTE_LOCALNET, "1")?;
         }
-        Ok(changes)
+        let maps: Vec<SetId> = affinity::maps()
+            .filter(|map| self.rendered.has(*map))
+            .collect();
+        Ok(changes + forget(kernel, plan, &maps)?)
     }
 
     /// The kernel refuses the whole: finds the ports that it refuses, and serves all others.
     fn isolate(&mut self, kernel: &mut dyn Kernel, plan: &Plan) -> Done {
-        let have = match kernel.nft_table(Family::Inet, TABLE) {
+        let have = match kernel.nft_owned(Family::Inet, TABLE, &owns) {
             Ok(have) => have,
             Err(error) => return error.into(),
         };
@@ -162,6 +178,29 @@ impl Nftables {
         }
         changes
     }
+}
+
+/// The clients whose endpoint no longer serves them, by map.
+fn clients(
+    kernel: &mut dyn Kernel,
+    plan: &Plan,
+    maps: &[SetId],
+) -> Result<Vec<(SetId, Vec<ElementKey>)>, Error> {
+    let mut found = Vec::new();
+    for map in maps {
+        let elements = kernel.nft_dynamic(Family::Inet, TABLE, &map.to_string())?;
+        found.push((*map, affinity::stale(plan, *map, elements)));
+    }
+    Ok(found)
+}
+
+/// Has the kernel forget them; how many they were.
+fn forget(kernel: &mut dyn Kernel, plan: &Plan, maps: &[SetId]) -> Result<usize, Error> {
+    let mut change = Change::default();
+    for (map, clients) in clients(kernel, plan, maps)? {
+        change.forget(map, clients);
+    }
+    make(kernel, change)
 }
 
 fn has_ours(have: &nft::Compiled) -> bool {

@@ -85,6 +85,13 @@ pub(super) fn choose(
     Choice { cluster, local }
 }
 
+/// Those that serve, if only the connections that are already there.
+pub(super) fn serving(candidates: &[Candidate<'_>]) -> Vec<Backend> {
+    let serves = |each: &&Candidate<'_>| each.endpoint.ready || each.endpoint.serving;
+    let serving = candidates.iter().filter(serves);
+    serving.map(|each| each.backend).collect()
+}
+
 /// Each endpoint of a port, and why connections go there or not.
 pub(super) fn consider(
     settings: &Settings,

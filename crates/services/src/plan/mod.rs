@@ -297,6 +297,15 @@ impl Plan {
         endpoints::consider(&self.settings, &candidates, port)
     }
 
+    /// The endpoints of a port that serve in the cluster that it was planned from, whether new
+    /// connections go to them or not.
+    pub fn serving(&self, cluster: &Cluster, port: &PortPlan) -> Vec<Backend> {
+        let service = (port.name.namespace.clone(), port.name.name.clone());
+        let slices = cluster.slices_of(&service);
+        let name = (port.name.port.as_str(), port.name.protocol);
+        endpoints::serving(&endpoints::merge(&self.settings, slices, name, port.v6))
+    }
+
     /// Whether a Service has this ClusterIP.
     pub fn is_cluster_ip(&self, ip: IpAddr) -> bool {
         self.claims.is_cluster_ip(ip)

@@ -30,6 +30,8 @@ pub(crate) struct Change {
     other: BTreeMap<SetId, Vec<Element>>,
     /// Elements that go.
     gone: BTreeMap<SetId, Vec<ElementKey>>,
+    /// Elements that packets added and that are to be gone, if they still are there.
+    forget: BTreeMap<SetId, Vec<ElementKey>>,
     /// Everything else: sets and chains that go, rules that differ.
     rest: Vec<Op>,
     /// Sets are made anew with another shape: no step is possible alone.
@@ -89,6 +91,13 @@ impl Change {
         let sets = shared.sets.gone.iter().map(ToString::to_string);
         change.rest.extend(sets.map(Op::DeleteSet));
         change
+    }
+
+    /// With clients to forget, in a map that stays.
+    pub fn forget(&mut self, map: SetId, clients: Vec<ElementKey>) {
+        if !clients.is_empty() {
+            self.forget.insert(map, clients);
+        }
     }
 
     /// From what the kernel has to these ports and nothing else.
@@ -180,6 +189,7 @@ impl Change {
 
     fn at_once(self) -> Vec<Op> {
         let mut ops = self.grow;
+        ops.extend(destroy(self.forget));
         ops.extend(
             self.gone
                 .into_iter()
@@ -218,9 +228,15 @@ impl Change {
                 steps.push(vec![Op::DeleteElements(set.to_string(), part)]);
             }
         }
+        steps.extend(destroy(self.forget).map(|op| vec![op]));
         steps.push(self.rest);
         steps
     }
+}
+
+fn destroy(clients: BTreeMap<SetId, Vec<ElementKey>>) -> impl Iterator<Item = Op> {
+    let clients = clients.into_iter();
+    clients.map(|(map, keys)| Op::DestroyElements(map.to_string(), keys))
 }
 
 fn parts<T>(list: Vec<T>) -> impl Iterator<Item = Vec<T>> {

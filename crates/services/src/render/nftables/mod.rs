@@ -22,6 +22,7 @@
 //! plan alone and not on the way to it. A change of one endpoint may move those behind it by one:
 //! no connection notices, since each is at every place with the same probability.
 
+pub(crate) mod affinity;
 mod base;
 mod chain;
 mod change;
@@ -32,6 +33,7 @@ mod uses;
 
 pub(crate) use base::GUARD;
 pub(crate) use change::{Change, is_there, removal};
+pub(crate) use set::SetId;
 pub use table::table;
 pub(crate) use uses::Rendered;
 

@@ -118,6 +118,11 @@ impl Rendered {
         self.sets.0.keys()
     }
 
+    /// Whether a set is there.
+    pub fn has(&self, set: SetId) -> bool {
+        self.sets.0.contains_key(&set)
+    }
+
     /// The elements that ports share.
     pub(super) fn elements(&self) -> impl Iterator<Item = (SetId, Vec<Value>)> {
         let cluster_ips = self.cluster_ips.0.keys().copied().map(cluster_ip);
