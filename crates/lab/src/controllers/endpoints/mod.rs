@@ -29,6 +29,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Label of what belongs to a headless Service.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotation that publishes addresses of pods that are not ready.
+const TOLERATE: &str = "service.alpha.kubernetes.io/tolerate-unready-endpoints";
 /// Annotation with the time of the change that led to this state.
 pub const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
@@ -49,9 +51,11 @@ fn is_headless(service: &Service) -> bool {
     spec.and_then(|s| s.cluster_ip.as_deref()) == Some("None")
 }
 
+/// `spec.publishNotReadyAddresses`, or the annotation it was before.
 fn publishes_not_ready(service: &Service) -> bool {
     let spec = service.spec.as_ref();
-    spec.and_then(|s| s.publish_not_ready_addresses) == Some(true)
+    let noted = service.annotations().get(TOLERATE).map(String::as_str);
+    spec.and_then(|s| s.publish_not_ready_addresses) == Some(true) || noted == Some("true")
 }
 
 /// Pods the Service selects that have an address and have not ended, by name.

@@ -250,3 +250,7 @@ fn hints(
     let says = hints.for_zones.is_some() || hints.for_nodes.is_some();
     (ready && says).then_some(hints)
 }
+
+#[cfg(test)]
+#[path = "slices_tests.rs"]
+mod tests;
