@@ -16,6 +16,6 @@ pub mod explain;
 pub mod plan;
 pub mod render;
 
-pub use apply::{Problem, Report, Services};
+pub use apply::{Inspection, Problem, Report, Services, State, inspect};
 pub use explain::{Answer, Origin, Question, Verdict, explain};
 pub use plan::{Backend, Delta, Frontend, FrontendKind, Plan, PortName, PortPlan, Settings};

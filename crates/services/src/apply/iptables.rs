@@ -6,9 +6,10 @@ use linux::{Error, Event, Kernel};
 use nft::IpFamily;
 
 use super::backend::{Backend, Done};
+use super::inspect::{Inspection, State};
 use crate::plan::{Delta, Plan, PortId, PortPlan};
 use crate::render::iptables::{
-    Context, LARGE, Present, change, concerns, endpoints, owner, removal, whole,
+    Context, LARGE, Present, Table, chain_name, change, concerns, endpoints, owner, removal, whole,
 };
 
 /// So many ports are left out of one sync for being refused; with more, something else is wrong.
@@ -237,4 +238,44 @@ fn restore(kernel: &mut dyn Kernel, v6: bool, text: &str) -> Result<(), Error> {
 
 fn ip_family(v6: bool) -> IpFamily {
     if v6 { IpFamily::V6 } else { IpFamily::V4 }
+}
+
+/// What deviates: what a sync would write.
+pub(super) fn inspect(kernel: &mut dyn Kernel, plan: &Plan) -> Result<Inspection, Error> {
+    let mut found = Inspection::default();
+    let liberal = kernel.sysctl(LIBERAL)?;
+    for v6 in [false, true] {
+        let mut known = Known {
+            liberal: liberal.as_deref().is_some_and(|value| value.trim() != "0"),
+            ..Known::default()
+        };
+        if !known.looks_at(plan, v6) {
+            continue;
+        }
+        let ports = plan.ports().values().filter(|port| port.v6 == v6);
+        known.endpoints = ports.clone().map(|port| endpoints(port)).sum();
+        let saved = kernel.iptables_save(ip_family(v6))?;
+        let present = Present::parse(&saved);
+        let context = known.context(plan, v6);
+        found.ports.extend(ports.map(|port| (port.id(), State::Ok)));
+        for line in whole(&context, plan, &present).lines() {
+            if line.starts_with(['*', '#']) || line == "COMMIT" {
+                continue;
+            }
+            match owner(&context, plan, line) {
+                Some(port) => {
+                    let chain = chain_name(&port.0);
+                    let there = present.rules(Table::Nat, &chain).is_some();
+                    let state = if there {
+                        State::Different
+                    } else {
+                        State::Missing
+                    };
+                    found.ports.insert(port, state);
+                }
+                None => found.others.push(line.to_owned()),
+            }
+        }
+    }
+    Ok(found)
 }

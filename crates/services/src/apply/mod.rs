@@ -2,6 +2,7 @@
 
 mod backend;
 mod flows;
+mod inspect;
 mod iptables;
 mod nftables;
 
@@ -14,6 +15,7 @@ use model::{Changed, Cluster, Config, Key};
 use serde::Serialize;
 
 use self::backend::{Backend, Done};
+pub use self::inspect::{Inspection, State, inspect};
 use self::iptables::Iptables;
 use self::nftables::Nftables;
 use crate::plan::{Plan, Settings};

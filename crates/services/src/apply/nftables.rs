@@ -7,9 +7,10 @@ use linux::{Error, Event, Kernel};
 use nft::{ElementKey, Family, Op, Transaction};
 
 use super::backend::{Backend, Done};
+use super::inspect::{Inspection, State};
 use crate::plan::{Delta, Plan, PortChange, PortId, PortPlan, Settings};
 use crate::render::nftables::{
-    Change, GUARD, Rendered, SetId, TABLE, affinity, is_there, owns, removal,
+    Change, GUARD, Rendered, SetId, TABLE, There, affinity, is_there, owns, removal, there,
 };
 
 const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
@@ -247,4 +248,42 @@ fn write(kernel: &mut dyn Kernel, transaction: &Transaction) -> Result<usize, Er
         _ => 1,
     });
     Ok(changes.sum())
+}
+
+/// What deviates: what a sync would change.
+pub(super) fn inspect(kernel: &mut dyn Kernel, plan: &Plan) -> Result<Inspection, Error> {
+    let mut found = Inspection::default();
+    let have = kernel.nft_table(Family::Inet, TABLE)?;
+    for (id, port) in plan.ports() {
+        let there = have.as_ref().map_or(There::None, |have| there(port, have));
+        let state = match there {
+            There::All => State::Ok,
+            There::Some => State::Different,
+            There::None => State::Missing,
+        };
+        found.ports.insert(id.clone(), state);
+    }
+    let all_there = found.ports.values().all(|state| *state == State::Ok);
+    let (_, change) = Change::whole(plan.settings(), plan.ports().values(), have);
+    for op in change
+        .transactions()
+        .into_iter()
+        .flat_map(|change| change.ops)
+    {
+        let line = match op {
+            Op::AddTable => format!("table {TABLE} is missing"),
+            Op::AddSet(set, _) => format!("set {set} is missing"),
+            Op::AddChain(chain, _) => format!("chain {chain} is missing"),
+            Op::FlushChain(chain) => format!("chain {chain} has other rules"),
+            Op::DeleteChain(chain) => format!("chain {chain} is not planned"),
+            Op::DeleteSet(set) => format!("set {set} is not planned"),
+            // An element of a port that is not as planned is told of there.
+            Op::DeleteElements(set, keys) if all_there => {
+                format!("set {set} has {} elements that are not planned", keys.len())
+            }
+            _ => continue,
+        };
+        found.others.push(line);
+    }
+    Ok(found)
 }

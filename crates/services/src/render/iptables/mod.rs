@@ -26,6 +26,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::plan::{Delta, Plan, PortId, PortPlan, Settings};
 
 pub use names::{chain_name, endpoint_chain_name, is_service_chain};
+pub use port::way;
 pub use present::Present;
 
 use base::Shared;

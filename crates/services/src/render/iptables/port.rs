@@ -9,6 +9,7 @@ use super::base::Place;
 use super::names::{self, Kind};
 use super::rule::{Rule, probability};
 use super::{Chain, Context, base};
+use crate::explain::Origin;
 use crate::plan::{Backend, Frontend, FrontendKind, Local, PortPlan};
 
 /// What one port asks for.
@@ -37,6 +38,41 @@ struct Port<'a> {
     external_chain: String,
     firewall_chain: String,
     out: PortRules,
+}
+
+/// Names of the chains that a connection to a frontend meets, in their order: what to look for
+/// with `iptables -t nat -S`.
+pub fn way(
+    port: &PortPlan,
+    frontend: &Frontend,
+    origin: Origin,
+    endpoint: Option<&Backend>,
+) -> Vec<String> {
+    let internal = frontend.kind == FrontendKind::ClusterIp;
+    let Some(endpoint) = endpoint else {
+        let chain = if internal {
+            "KUBE-SERVICES"
+        } else {
+            "KUBE-EXTERNAL-SERVICES"
+        };
+        return vec![format!("filter {chain}")];
+    };
+    let chain = |kind| names::name(kind, &port.name);
+    let mut way = vec!["KUBE-SERVICES".to_owned()];
+    if frontend.ip.is_none() {
+        way.push("KUBE-NODEPORTS".to_owned());
+    }
+    if frontend.sources.is_some() {
+        way.push(chain(Kind::Firewall));
+    }
+    if !internal {
+        way.push(chain(Kind::External));
+    }
+    let local =
+        frontend.policy == TrafficPolicy::Local && (internal || origin == Origin::Elsewhere);
+    way.push(chain(if local { Kind::Local } else { Kind::Cluster }));
+    way.push(names::endpoint_chain_name(&port.name, endpoint));
+    way
 }
 
 /// Renders one port.

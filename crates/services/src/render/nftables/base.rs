@@ -11,7 +11,7 @@ use super::set::{By, Kind};
 use crate::plan::{Local, Settings};
 
 pub(super) const REJECT: &str = "services-reject";
-const DISPATCH: &str = "services-dispatch";
+pub(super) const DISPATCH: &str = "services-dispatch";
 /// The chain that guards 127.0.0.0/8; there exactly while `route_localnet` is on for Services.
 pub(crate) const GUARD: &str = "services-loopback";
 

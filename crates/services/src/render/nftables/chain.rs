@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::base::{self, DROP, REJECT};
 use super::set::{By, Kind, Scope, SetId};
+use crate::explain::Origin;
 use crate::plan::Settings;
 
 /// When the source of a connection becomes the node's address.
@@ -114,6 +115,38 @@ impl Target {
             Self::Drop => Verdict::Drop,
             Self::Chain(chain) => Verdict::Goto(chain.to_string()),
         }
+    }
+
+    /// Names of the chains and maps on the way of a connection.
+    pub fn way(&self, origin: Origin) -> Vec<String> {
+        let chain = match self {
+            Self::Reject => return vec![REJECT.to_owned()],
+            Self::Drop => return vec!["drop".to_owned()],
+            Self::Chain(chain) => chain.as_ref(),
+        };
+        let mut way = vec![chain.to_string()];
+        match chain {
+            ChainId::Pick(pick) => {
+                let mut kinds = vec![Kind::Endpoints(pick.by, pick.scope)];
+                if pick.sticky.is_some() {
+                    kinds = vec![
+                        Kind::StickyEndpoints(pick.by, pick.scope),
+                        Kind::Affinity(pick.scope),
+                    ];
+                }
+                way.extend(kinds.iter().map(|kind| format!("@{}", kind.of(pick.v6))));
+            }
+            ChainId::Split(split) => {
+                let pick = match origin {
+                    Origin::Pod => Some(split.pods()),
+                    Origin::Node => Some(split.node()),
+                    Origin::Elsewhere => split.outside(),
+                };
+                way.extend(pick.map_or(Self::Drop, Self::from).way(origin));
+            }
+            ChainId::Sources(sources) => way.extend(sources.then.way(origin)),
+        }
+        way
     }
 
     /// Adds all chains and sets on the way to the endpoints.

@@ -111,7 +111,7 @@ impl Change {
         let mut have = have.map(ours);
         let mut there = match &mut have {
             Some(have) => take_elements(have, &rendered),
-            None => There::new(),
+            None => InKernel::new(),
         };
         let mut change = Self::default();
         change.structure(have.as_ref(), &want, &mut there);
@@ -129,7 +129,7 @@ impl Change {
     }
 
     /// Takes chains and sets in.
-    fn structure(&mut self, have: Option<&Compiled>, want: &Compiled, there: &mut There) {
+    fn structure(&mut self, have: Option<&Compiled>, want: &Compiled, there: &mut InKernel) {
         let ops = diff(have, want, owns).ops;
         let had = |name: &String| have.is_some_and(|have| have.chains.contains_key(name));
         let deleted: BTreeSet<&String> = ops
@@ -157,7 +157,7 @@ impl Change {
     fn want(
         &mut self,
         elements: impl IntoIterator<Item = ((SetId, Vec<Value>), Option<MapDatum>)>,
-        there: &mut There,
+        there: &mut InKernel,
     ) {
         for ((set, key), datum) in elements {
             let element = compiled(&key, datum.as_ref());
@@ -284,7 +284,7 @@ fn elements(ports: &[PortChange]) -> (Elements, Elements) {
 }
 
 /// Elements that are in the kernel.
-type There = BTreeMap<SetId, BTreeMap<ElementKey, Option<Datum>>>;
+type InKernel = BTreeMap<SetId, BTreeMap<ElementKey, Option<Datum>>>;
 
 /// Services' part of a table.
 fn ours(mut have: Compiled) -> Compiled {
@@ -294,8 +294,8 @@ fn ours(mut have: Compiled) -> Compiled {
 }
 
 /// Takes the elements out of the sets that are needed; those of others go with their sets.
-fn take_elements(have: &mut Compiled, rendered: &Rendered) -> There {
-    let mut there = There::new();
+fn take_elements(have: &mut Compiled, rendered: &Rendered) -> InKernel {
+    let mut there = InKernel::new();
     for id in rendered.sets() {
         if let Some(set) = have.sets.get_mut(&id.to_string())
             && set.dynamic.is_none()
@@ -318,11 +318,33 @@ pub(crate) fn removal(have: &Compiled) -> Transaction {
     diff(Some(have), &Compiled::empty(Family::Inet, TABLE), owns)
 }
 
-/// Whether all elements of a port are there.
-pub(crate) fn is_there(port: &PortPlan, have: &Compiled) -> bool {
-    port::elements(port).into_iter().all(|((set, key), datum)| {
-        let (key, datum) = compiled(&key, datum.as_ref());
+/// How many elements of a port are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum There {
+    /// All, as they should be.
+    All,
+    /// Not all, or with other data.
+    Some,
+    /// None.
+    None,
+}
+
+/// How many elements of a port are there.
+pub(crate) fn there(port: &PortPlan, have: &Compiled) -> There {
+    let elements = port::elements(port);
+    let is_there = |((set, key), datum): (&(SetId, Vec<Value>), &Option<MapDatum>)| {
+        let (key, datum) = compiled(key, datum.as_ref());
         let set = have.sets.get(&set.to_string());
         set.and_then(|set| set.elements.get(&key)) == Some(&datum)
-    })
+    };
+    match elements.iter().filter(|each| is_there(*each)).count() {
+        count if count == elements.len() => There::All,
+        0 => There::None,
+        _ => There::Some,
+    }
+}
+
+/// Whether all elements of a port are there.
+pub(crate) fn is_there(port: &PortPlan, have: &Compiled) -> bool {
+    there(port, have) == There::All
 }

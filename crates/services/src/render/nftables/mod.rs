@@ -32,7 +32,8 @@ mod table;
 mod uses;
 
 pub(crate) use base::GUARD;
-pub(crate) use change::{Change, is_there, removal};
+pub(crate) use change::{Change, There, is_there, removal, there};
+pub use port::way;
 pub(crate) use set::SetId;
 pub use table::table;
 pub(crate) use uses::Rendered;

@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use model::TrafficPolicy;
 use nft::{Looked, MapDatum, Value};
 
+use super::base;
 use super::chain::{ChainId, Mark, Pick, Sources, Split, Target};
 use super::set::{By, Kind, Scope, SetId};
+use crate::explain::Origin;
 use crate::plan::{Backend, Frontend, FrontendKind, PortPlan};
 
 /// Elements with their data, by set and key.
@@ -36,6 +38,16 @@ pub(super) fn shared(port: &PortPlan) -> Shared {
     let hairpins = endpoints.filter(|each| each.local || of_others);
     shared.hairpins = hairpins.map(|each| each.ip).collect();
     shared
+}
+
+/// Names of the chains and maps that a connection to a frontend meets, in their order: what to
+/// look for in `nft list table inet flatnet`.
+pub fn way(port: &PortPlan, frontend: &Frontend, origin: Origin) -> Vec<String> {
+    let (by, _) = told(port, frontend);
+    let map = format!("@{}", Kind::Frontends(by).of(port.v6));
+    let mut way = vec![base::DISPATCH.to_owned(), map];
+    way.extend(target(port, frontend).way(origin));
+    way
 }
 
 /// The elements that are `port`'s alone.
