@@ -295,6 +295,14 @@ pub enum Show {
         /// The node [default: all].
         node: Option<String>,
     },
+    /// Services: where they are served, their endpoints, and whether the kernel has them so.
+    Services {
+        /// The Service, NAME or NAMESPACE/NAME [default: all].
+        service: Option<String>,
+        /// The node [default: all].
+        #[arg(long)]
+        node: Option<String>,
+    },
 }
 
 /// `flatnet agent`.

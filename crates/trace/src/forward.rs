@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fabric::Plan;
 use fabric::plan::Via;
+use model::config::ServicesMode;
 use services::{Answer, Backend, Origin, Question, Verdict, explain};
 
 use crate::ends::{self, End, Error};
@@ -48,6 +49,12 @@ impl<'a> Walk<'a> {
                 return self
                     .forward(node, &question, &answer, &to, *masquerade)
                     .map(Some);
+            }
+            // kube-proxy's chains have no rule for these: the packet leaves and is lost.
+            Verdict::Reject(why)
+                if self.world.mode == ServicesMode::Iptables && answer.frontend.is_none() =>
+            {
+                ("drop", *why)
             }
             Verdict::Reject(why) => ("reject", *why),
             Verdict::Drop(why) => ("drop", *why),
@@ -201,7 +208,7 @@ impl<'a> Walk<'a> {
 fn through(
     answer: &Answer,
     node: &str,
-    mode: model::config::ServicesMode,
+    mode: ServicesMode,
     rules: Vec<String>,
     verdict: &'static str,
 ) -> Through {

@@ -2,31 +2,31 @@
 //! kernel: what to look for in `nft list table inet flatnet` or `iptables -t nat -S`.
 
 use model::config::ServicesMode;
+use services::render::{iptables, nftables};
 use services::{Answer, Backend, Plan, Question};
 
 /// The chains and maps of one node, in their order; up to the chosen endpoint where there is one.
 pub(crate) fn of(
     mode: ServicesMode,
-    _plan: &Plan,
+    plan: &Plan,
     question: &Question,
     answer: &Answer,
-    _chosen: Option<&Backend>,
+    chosen: Option<&Backend>,
 ) -> Vec<String> {
-    match mode {
-        ServicesMode::Nftables => {
-            let map = match &answer.frontend {
-                Some((_, frontend)) if frontend.ip.is_none() => "@services-nodeports",
-                Some(_) => "@services-ips",
-                None => "@services-cluster-ips",
-            };
-            let six = if question.destination.is_ipv6() {
-                "6"
-            } else {
-                ""
-            };
-            vec!["services-dispatch".into(), format!("{map}{six}")]
+    let v6 = question.destination.is_ipv6();
+    let met = answer.frontend.as_ref().and_then(|(name, frontend)| {
+        let port = plan.ports().get(&(name.clone(), v6))?;
+        Some((port, frontend))
+    });
+    match (mode, met) {
+        (ServicesMode::Nftables, Some((port, frontend))) => {
+            nftables::way(port, frontend, question.origin)
         }
-        ServicesMode::Iptables => vec!["KUBE-SERVICES".into()],
+        (ServicesMode::Iptables, Some((port, frontend))) => {
+            iptables::way(port, frontend, question.origin, chosen)
+        }
+        (ServicesMode::Nftables, None) => vec!["services-dispatch".into()],
+        (ServicesMode::Iptables, None) => vec!["no chain has a rule for it".into()],
     }
 }
 

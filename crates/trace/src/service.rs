@@ -63,7 +63,7 @@ pub struct Through {
 }
 
 /// A frontend in a few words.
-pub(crate) struct Shown<'a>(pub &'a PortName, pub &'a Frontend);
+pub struct Shown<'a>(pub &'a PortName, pub &'a Frontend);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

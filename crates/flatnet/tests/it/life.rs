@@ -103,7 +103,7 @@ fn machines_own() -> Vec<String> {
     all
 }
 
-fn kill(cluster: &Cluster, part: &str) {
+pub fn kill(cluster: &Cluster, part: &str) {
     let mount = lab::cluster::cgroup::mount().unwrap();
     let folder = mount.join(cluster.paths.cgroup()).join(part);
     let all = lab::cluster::cgroup::processes(&folder);

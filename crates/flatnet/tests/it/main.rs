@@ -5,4 +5,5 @@ mod cluster;
 mod life;
 mod modes;
 mod refusals;
+mod services;
 mod workloads;

@@ -1,12 +1,14 @@
 //! `show`: what a node should have in its kernel, beside what it has.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fabric::Plan as FabricPlan;
 use fabric::render::{Objects, ROUTE_PROTOCOL, render};
 use ipnet::IpNet;
-use lab::cluster::plan::{NodePlan, plan};
+use lab::cluster::plan::{NodePlan, Plan as Lab, plan};
 use lab::cluster::{Error, state};
 use lab::paths::ClusterPaths;
 use linux::{NetNs, Netlink, RouteFilter};
@@ -33,23 +35,39 @@ type Table = BTreeMap<(&'static str, String), String>;
 
 /// Prints plan and kernel side by side; exit 1 where they differ.
 pub fn show(paths: &ClusterPaths, what: &Show, output: Output) -> Outcome {
-    let Show::Routes { node } = what;
     let spec = state::existing(paths)?;
     let lab = plan(&spec, paths);
-    let wanted: Vec<&NodePlan> = match node {
-        None => lab.nodes.iter().collect(),
-        Some(name) => {
-            let name = name.strip_prefix("node/").unwrap_or(name);
-            let found = lab.nodes.iter().find(|node| node.name == name);
-            vec![found.ok_or_else(|| Error::NoNode {
-                cluster: paths.name.clone(),
-                name: name.to_owned(),
-                nodes: lab.nodes.iter().map(|node| node.name.clone()).collect(),
-            })?]
+    match what {
+        Show::Routes { node } => routes(paths, &lab, node.as_deref(), output),
+        Show::Services { service, node } => {
+            services::show(paths, &lab, service.as_deref(), node.as_deref(), output)
         }
+    }
+}
+
+/// The nodes asked for: one, or all.
+fn nodes<'a>(
+    paths: &ClusterPaths,
+    lab: &'a Lab,
+    name: Option<&str>,
+) -> Result<Vec<&'a NodePlan>, Failure> {
+    let Some(name) = name else {
+        return Ok(lab.nodes.iter().collect());
     };
+    let name = name.strip_prefix("node/").unwrap_or(name);
+    let found = lab.nodes.iter().find(|node| node.name == name);
+    let found = found.ok_or_else(|| Error::NoNode {
+        cluster: paths.name.clone(),
+        name: name.to_owned(),
+        nodes: lab.nodes.iter().map(|node| node.name.clone()).collect(),
+    })?;
+    Ok(vec![found])
+}
+
+fn routes(paths: &ClusterPaths, lab: &Lab, node: Option<&str>, output: Output) -> Outcome {
+    let wanted = nodes(paths, lab, node)?;
     let (cluster, config) = runtime()?.block_on(trace::known(paths))?;
-    let plans = trace::plans(&lab, &cluster, &config);
+    let plans = trace::plans(lab, &cluster, &config);
     let mut rows = Vec::new();
     for node in wanted {
         rows.extend(beside(node, plans.get(&node.name))?);
