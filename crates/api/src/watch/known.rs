@@ -179,11 +179,12 @@ impl<T: SlimChange> Convert<Slim<T>> for Slims<T> {
 /// unrelated write (a heartbeat) is not a change.
 pub(super) struct Known<K, C: Convert<K>> {
     convert: C,
-    reported: BTreeMap<C::Key, C::Value>,
+    /// Each with the number of the list that brought it last.
+    reported: BTreeMap<C::Key, (u32, C::Value)>,
     /// What is wrong with those that cannot be understood.
-    wrong: BTreeMap<C::Key, String>,
-    /// What the list under way has brought.
-    listing: BTreeSet<C::Key>,
+    wrong: BTreeMap<C::Key, (u32, String)>,
+    /// How many lists there were. What an older one brought, and the last one did not, is gone.
+    list: u32,
     listed: bool,
 }
 
@@ -197,7 +198,7 @@ where
             convert,
             reported: BTreeMap::new(),
             wrong: BTreeMap::new(),
-            listing: BTreeSet::new(),
+            list: 0,
             listed: false,
         }
     }
@@ -205,14 +206,10 @@ where
     pub(super) fn take(&mut self, event: watcher::Result<Event<K>>) -> Vec<Part> {
         match event {
             Ok(Event::Init) => {
-                self.listing.clear();
+                self.list = self.list.wrapping_add(1);
                 Vec::new()
             }
-            Ok(Event::InitApply(object)) => {
-                self.listing.insert(self.convert.key(&object));
-                self.apply(&object)
-            }
-            Ok(Event::Apply(object)) => self.apply(&object),
+            Ok(Event::InitApply(object) | Event::Apply(object)) => self.apply(&object),
             Ok(Event::Delete(object)) => self.forget(self.convert.key(&object)),
             Ok(Event::InitDone) => self.finish_list(),
             Err(error) => vec![Part::Update(Update::Problem(watch_error(
@@ -227,7 +224,13 @@ where
         let (said, problem) = self.convert.value(object);
         let mut parts = match said {
             Said::Gone => return self.forget(key),
-            Said::Unknown => Vec::new(),
+            Said::Unknown => {
+                // What was known stays, and the object is there.
+                if let Some((list, _)) = self.reported.get_mut(&key) {
+                    *list = self.list;
+                }
+                Vec::new()
+            }
             Said::Is(value) => self.report(&key, value),
         };
         match problem {
@@ -238,17 +241,17 @@ where
     }
 
     fn report(&mut self, key: &C::Key, value: C::Value) -> Vec<Part> {
-        let old = self.reported.get_mut(key);
-        if old
-            .as_ref()
-            .is_some_and(|old| self.convert.same(old, &value))
-        {
-            return Vec::new();
-        }
-        match old {
-            Some(old) => *old = value.clone(),
+        match self.reported.get_mut(key) {
+            Some((list, old)) => {
+                *list = self.list;
+                if self.convert.same(old, &value) {
+                    return Vec::new();
+                }
+                *old = value.clone();
+            }
             None => {
-                self.reported.insert(key.clone(), value.clone());
+                self.reported
+                    .insert(key.clone(), (self.list, value.clone()));
             }
         }
         vec![Part::Update(Update::Change(self.convert.change(value)))]
@@ -256,7 +259,10 @@ where
 
     fn bad(&mut self, key: C::Key, object: &K, error: &Error) -> Option<Part> {
         let problem = error.to_string();
-        if self.wrong.get(&key) == Some(&problem) {
+        if let Some((list, known)) = self.wrong.get_mut(&key)
+            && *known == problem
+        {
+            *list = self.list;
             return None;
         }
         let update = Update::Bad {
@@ -264,7 +270,7 @@ where
             uid: object.meta().uid.clone().unwrap_or_default(),
             problem: problem.clone(),
         };
-        self.wrong.insert(key, problem);
+        self.wrong.insert(key, (self.list, problem));
         Some(Part::Update(update))
     }
 
@@ -284,11 +290,12 @@ where
     }
 
     fn finish_list(&mut self) -> Vec<Part> {
-        let listing = std::mem::take(&mut self.listing);
-        let known = self.reported.keys().chain(self.wrong.keys());
-        let gone: BTreeSet<C::Key> = known
-            .filter(|key| !listing.contains(key))
-            .cloned()
+        let reported = self.reported.iter().map(|(key, (list, _))| (key, list));
+        let wrong = self.wrong.iter().map(|(key, (list, _))| (key, list));
+        let gone: BTreeSet<C::Key> = reported
+            .chain(wrong)
+            .filter(|(_, list)| **list != self.list)
+            .map(|(key, _)| key.clone())
             .collect();
         let mut parts: Vec<Part> = gone.into_iter().flat_map(|key| self.forget(key)).collect();
         if !std::mem::replace(&mut self.listed, true) {
