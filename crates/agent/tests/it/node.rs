@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agent::{Options, Source, Update};
-use linux::{Address, NetNs, Netlink, run_in};
+use linux::link::NewKind;
+use linux::{Address, NetNs, Netlink, NewLink, VethEnd, run_in};
 use model::{
     Change, Config, Endpoint, EndpointSlice, Protocol, Service, ServicePort, ServiceType,
     SlicePort, TrafficPolicy,
@@ -33,8 +34,20 @@ impl Node {
         let netns = NetNs::anonymous().unwrap();
         let mut netlink = Netlink::open_in(&netns).unwrap();
         netlink.set_up(1).unwrap();
-        let own: ipnet::IpNet = "10.0.1.10/32".parse().unwrap();
-        netlink.add_address(&Address::new(1, own)).unwrap();
+        let far = NewKind::Veth(VethEnd {
+            name: "far",
+            netns: None,
+            mac: None,
+            mtu: None,
+        });
+        netlink.create_link(&NewLink::new("eth0", far)).unwrap();
+        for link in ["eth0", "far"] {
+            let index = netlink.expect_link(link).unwrap().index;
+            netlink.set_up(index).unwrap();
+        }
+        let eth0 = netlink.expect_link("eth0").unwrap().index;
+        let own: ipnet::IpNet = "10.0.1.10/24".parse().unwrap();
+        netlink.add_address(&Address::new(eth0, own)).unwrap();
         Self {
             netns: Arc::new(netns),
             dir: tempfile::tempdir().unwrap(),
@@ -48,7 +61,8 @@ impl Node {
         let (netns, stopped) = (self.netns.clone(), stop.clone());
         let options = Options {
             socket: self.dir.path().join("agent.sock"),
-            state: self.dir.path().join("state"),
+            // One of its own: the thread that holds the last one's ends a moment after its agent.
+            state: tempfile::tempdir_in(self.dir.path()).unwrap().keep(),
             cni_conf: None,
             metrics: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), METRICS)),
             ..Options::new("node1", Source::Given(receiver))
