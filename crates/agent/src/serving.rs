@@ -172,6 +172,8 @@ impl Serving {
             families: &self.families,
             triggers: &triggers,
             now: milliseconds(SystemTime::now()),
+            forgotten: report.forgotten,
+            flows_took: report.flows_took,
         });
         if done {
             self.health.updated(SystemTime::now());

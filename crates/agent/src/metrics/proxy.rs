@@ -62,6 +62,8 @@ pub(crate) struct ProxyMetrics {
     nftables_failures: PerFamily<Counter>,
     iptables_failures: PerFamily<Counter>,
     no_local: Family<OfPolicy, Gauge>,
+    flows_took: PerFamily<Histogram>,
+    flows_forgotten: PerFamily<Counter>,
     healthz: Family<OfCode, Counter>,
     livez: Family<OfCode, Counter>,
     problems: Gauge,
@@ -82,6 +84,9 @@ pub(crate) struct Synced<'a> {
     pub triggers: &'a [(i64, bool)],
     /// The same clock, now.
     pub now: i64,
+    /// Stale flows that were forgotten, of IPv4 and of IPv6, and how long that took.
+    pub forgotten: [usize; 2],
+    pub flows_took: Duration,
 }
 
 fn sync_buckets() -> Histogram {
@@ -156,6 +161,15 @@ impl ProxyMetrics {
                 "sync_proxy_rules_no_local_endpoints_total",
                 "Number of services with a Local traffic policy and no endpoints",
             ),
+            flows_took: add.histogram(
+                "conntrack_reconciler_sync_duration_seconds",
+                "ReconcileConntrackFlowsLatency latency in seconds",
+                sync_buckets,
+            ),
+            flows_forgotten: add.plain(
+                "conntrack_reconciler_deleted_entries",
+                "Cumulative conntrack flows deleted by conntrack reconciler",
+            ),
             healthz: add.plain("proxy_healthz", "Cumulative proxy healthz HTTP status"),
             livez: add.plain("proxy_livez", "Cumulative proxy livez HTTP status"),
             problems: {
@@ -207,6 +221,12 @@ impl ProxyMetrics {
                 &self.partial
             };
             kind.get_or_create(&family).observe(took);
+            let flows_took = synced.flows_took.as_secs_f64();
+            self.flows_took.get_or_create(&family).observe(flows_took);
+            let forgotten = synced.forgotten[usize::from(*v6)];
+            self.flows_forgotten
+                .get_or_create(&family)
+                .inc_by(u64::try_from(forgotten).unwrap_or(u64::MAX));
             if synced.done {
                 self.last.get_or_create(&family).set(seconds(synced.now));
                 continue;

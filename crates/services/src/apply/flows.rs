@@ -47,8 +47,8 @@ fn put<'a>(
     }
 }
 
-/// Forgets what is stale; how many flows that were.
-pub(super) fn forget(kernel: &mut dyn Kernel, served: &Served) -> Result<usize, Error> {
+/// Forgets what is stale; how many flows that were, of IPv4 and of IPv6.
+pub(super) fn forget(kernel: &mut dyn Kernel, served: &Served) -> Result<[usize; 2], Error> {
     let mut stale: BTreeSet<Flow> = BTreeSet::new();
     for filter in served.filters() {
         kernel.flows(&filter, &mut |flow| {
@@ -57,9 +57,10 @@ pub(super) fn forget(kernel: &mut dyn Kernel, served: &Served) -> Result<usize, 
             }
         })?;
     }
-    let mut forgotten = 0;
+    let mut forgotten = [0; 2];
     for flow in &stale {
-        forgotten += usize::from(kernel.delete_flow(flow)?);
+        let family = usize::from(flow.orig.dst.is_ipv6());
+        forgotten[family] += usize::from(kernel.delete_flow(flow)?);
     }
     Ok(forgotten)
 }

@@ -58,6 +58,10 @@ pub struct Report {
     pub changes: usize,
     /// When to call again if nothing else happens.
     pub again: Option<Duration>,
+    /// Stale flows that were forgotten, of IPv4 and of IPv6.
+    pub forgotten: [usize; 2],
+    /// How long it took to look for them.
+    pub flows_took: Duration,
 }
 
 /// The Services of one node: what they should be, and what is known to be in the kernel.
@@ -140,6 +144,8 @@ impl Services {
             None => self.backend(mode).sync(kernel, &plan),
         };
         self.current = done.errors.is_empty().then_some(mode);
+        let mut forgotten = [0; 2];
+        let mut flows_took = Duration::ZERO;
         if self.current.is_some() {
             self.remove_other(kernel, mode, &mut done);
             let served = match delta {
@@ -148,13 +154,20 @@ impl Services {
                 }
                 _ => flows::of_all(&plan, cluster),
             };
+            let begun = Instant::now();
             match flows::forget(kernel, &served) {
-                Ok(forgotten) => done.changes += forgotten,
+                Ok(flows) => forgotten = flows,
                 Err(error) => done.errors.push(error),
             }
+            flows_took = begun.elapsed();
+            done.changes += forgotten.iter().sum::<usize>();
         }
         self.flows = done.errors.is_empty();
-        let report = report(&plan, done);
+        let report = Report {
+            forgotten,
+            flows_took,
+            ..report(&plan, done)
+        };
         self.plan = Some(plan);
         report
     }
@@ -206,5 +219,6 @@ fn report(plan: &Plan, done: Done) -> Report {
         again: (!done.errors.is_empty()).then_some(RETRY),
         errors: done.errors,
         changes: done.changes,
+        ..Report::default()
     }
 }
