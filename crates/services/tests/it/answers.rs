@@ -283,6 +283,8 @@ fn source_ranges_of_the_other_family_and_everything_restrict_nothing() {
         ranges(&mut service, list);
         let plan = plan(&with(service, &["10.244.1.1"]));
         assert_eq!(asked(&plan, Elsewhere, BALANCER), "10.244.1.1 masquerade");
+        let port = plan.ports().values().next().unwrap();
+        assert!(port.frontends.iter().all(|one| one.sources.is_none()));
     }
 }
 

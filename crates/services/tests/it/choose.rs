@@ -170,6 +170,9 @@ fn an_endpoint_in_two_slices_is_one_and_the_one_that_stays_counts() {
             (strings(&["10.244.1.1"]), strings(&["10.244.1.1"]))
         );
     }
+    // Of two that stay the later, in a slice as in kube-proxy, and by the slices' names.
+    assert_eq!(twice(here(), unready(here())).0, strings(&[]));
+    assert_eq!(twice(unready(here()), here()).0, strings(&["10.244.1.1"]));
     // A new pod that is not ready yet hides the one that leaves, as in kube-proxy.
     assert_eq!(twice(leaving(here()), unready(here())).0, strings(&[]));
 }

@@ -143,6 +143,14 @@ fn a_cluster_ip_ends_the_capture_of_ports_it_does_not_have() {
         (holder(&plan), plan.problems_of(&key("a")).len()),
         (None, 1)
     );
+    // Another asks for the same and gives up: that is nothing to those who still ask.
+    let mut third = service("c", 3);
+    third.external_ips = vec![ip("10.96.0.2")];
+    third.ports = vec![port("", Protocol::Udp, 53)];
+    for again in [third, service("c", 3)] {
+        again.put(&mut cluster);
+        update(&mut plan, &cluster, &["c"]);
+    }
     cluster.take(Change::ServiceGone("ns".into(), "b".into()));
     update(&mut plan, &cluster, &["b"]);
     assert_eq!(holder(&plan).as_deref(), Some("a"));
