@@ -26,14 +26,10 @@ pub use source::Update;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::config::ProxyConfig;
 use tokio::task::JoinSet;
-
-/// kube-proxy's default for `iptables.syncPeriod` and its siblings.
-const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
 /// Why the agent cannot run.
 #[derive(Debug)]
@@ -101,15 +97,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         state: options.state,
     });
     let publisher = Arc::new(publish::Publisher::start(kubernetes, &options.node));
-    let proxy = Arc::new(proxy_health::ProxyHealth::new(
-        options.sync_period.unwrap_or(SYNC_PERIOD) * 2,
-    ));
+    let proxy = Arc::new(proxy_health::ProxyHealth::new(options.sync_period * 2));
     let serving = serving::Serving::new(
         &options.node,
         publisher.clone(),
         proxy.clone(),
         metrics.proxy.clone(),
-        options.sync_period,
     );
     let parts = node::Parts {
         conflist,

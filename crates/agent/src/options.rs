@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::Update;
 
+/// kube-proxy's default for `iptables.syncPeriod` and its siblings.
+const SYNC_PERIOD: Duration = Duration::from_secs(30);
+
 /// Where the agent learns of nodes, pods and the configuration.
 #[derive(Debug)]
 pub enum Source {
@@ -44,9 +47,8 @@ pub struct Options {
     pub bind_hard_fail: bool,
     /// kube-proxy's configuration, put over what the network's says of Services.
     pub proxy: Option<ProxyConfig>,
-    /// How often rules of Services are compared with the plan; the mode decides where absent.
-    /// Changes that wait for twice this long (1 min where absent) make the node unhealthy.
-    pub sync_period: Option<Duration>,
+    /// Changes of Services that wait for twice this long make the node unhealthy.
+    pub sync_period: Duration,
 }
 
 impl Options {
@@ -62,7 +64,7 @@ impl Options {
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249)),
             bind_hard_fail: false,
             proxy: None,
-            sync_period: None,
+            sync_period: SYNC_PERIOD,
         }
     }
 
@@ -72,7 +74,7 @@ impl Options {
         self.healthz = proxy.healthz.or(self.healthz);
         self.metrics = proxy.metrics.or(self.metrics);
         self.bind_hard_fail = proxy.bind_hard_fail;
-        self.sync_period = proxy.sync_period();
+        self.sync_period = proxy.sync_period().unwrap_or(self.sync_period);
         self.proxy = Some(proxy);
         self
     }

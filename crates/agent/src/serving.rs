@@ -36,8 +36,9 @@ pub(crate) struct Serving {
     health: Arc<ProxyHealth>,
     health_ports: HealthPorts,
     metrics: Arc<ProxyMetrics>,
-    compare_every: Option<Duration>,
     compared: Instant,
+    /// The next reconcile reads the kernel.
+    reads: bool,
     mode: ServicesMode,
     /// Families that Services have; true is IPv6.
     families: Vec<bool>,
@@ -51,13 +52,12 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// For the node called `node`. Rules are compared every `compare_every`, or as the mode asks.
+    /// For the node called `node`.
     pub(crate) fn new(
         node: &str,
         publisher: Arc<Publisher>,
         health: Arc<ProxyHealth>,
         metrics: Arc<ProxyMetrics>,
-        compare_every: Option<Duration>,
     ) -> Self {
         Self {
             services: Services::new(node),
@@ -65,8 +65,8 @@ impl Serving {
             publisher,
             health,
             metrics,
-            compare_every,
             compared: Instant::now(),
+            reads: true,
             mode: ServicesMode::default(),
             families: Vec::new(),
             changed: Changed::default(),
@@ -120,17 +120,21 @@ impl Serving {
     pub(crate) fn notice(&mut self, event: &Event) -> bool {
         let address = matches!(event, Event::Address { .. } | Event::Lost);
         let moved = address && self.health_ports.addresses_changed();
-        self.services.notice(event) || moved
+        let others = self.services.notice(event);
+        self.reads |= others;
+        others || moved
     }
 
     /// Whether the time has come to read the kernel again.
     pub(crate) fn compare(&mut self) -> bool {
-        let every = self.compare_every.unwrap_or(match self.mode {
+        let every = match self.mode {
             ServicesMode::Nftables => COMPARE_NFTABLES,
             ServicesMode::Iptables => COMPARE_IPTABLES,
-        });
+        };
         let due = self.compared.elapsed() >= every;
         if due {
+            self.compared = Instant::now();
+            self.reads = true;
             self.services.resync();
         }
         due
@@ -165,7 +169,7 @@ impl Serving {
         }
         let done = report.errors.is_empty();
         self.metrics.synced(&Synced {
-            whole,
+            whole: std::mem::take(&mut self.reads) || whole,
             done,
             took,
             mode: config.services.mode,
@@ -179,6 +183,7 @@ impl Serving {
             self.health.updated(SystemTime::now());
             self.metrics.nothing_waits();
         } else {
+            self.reads = true;
             self.triggers = triggers;
         }
         if let Some(plan) = self.services.plan() {

@@ -21,7 +21,7 @@ impl Lab {
         let health = Arc::new(ProxyHealth::new(Duration::ZERO));
         let publisher = Arc::new(Publisher::start(None, "node1"));
         let proxy = metrics.proxy.clone();
-        let mut serving = Serving::new("node1", publisher, health.clone(), proxy, None);
+        let mut serving = Serving::new("node1", publisher, health.clone(), proxy);
         let mut config = Config::default();
         config.services.mode = mode;
         serving.configure(&config);

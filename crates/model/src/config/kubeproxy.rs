@@ -133,7 +133,7 @@ impl ProxyConfig {
         config
     }
 
-    /// How often rules are to be compared, where it says so.
+    /// Half of the time that a change may wait, where it says so.
     pub fn sync_period(&self) -> Option<Duration> {
         let both = [self.nftables.sync_period, self.iptables.sync_period];
         let sections = match self.mode {
