@@ -15,6 +15,7 @@ mod flows;
 mod iptables;
 mod lab;
 mod left;
+mod nftables;
 mod oracle;
 mod probe;
 mod spread;
