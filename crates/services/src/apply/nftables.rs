@@ -204,6 +204,16 @@ fn forget(kernel: &mut dyn Kernel, plan: &Plan, maps: &[SetId]) -> Result<usize,
     make(kernel, change)
 }
 
+/// Closes what only a guard keeps others from, where the guard is there, before it goes.
+pub(super) fn close_loopback(kernel: &mut dyn Kernel) -> Result<(), Error> {
+    let guard = |name: &str| name == GUARD;
+    let have = kernel.nft_owned(Family::Inet, TABLE, &guard)?;
+    if have.is_some_and(|have| have.chains.contains_key(GUARD)) {
+        kernel.set_sysctl(ROUTE_LOCALNET, "0")?;
+    }
+    Ok(())
+}
+
 fn has_ours(have: &nft::Compiled) -> bool {
     have.chains
         .keys()

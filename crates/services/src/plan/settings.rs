@@ -41,6 +41,8 @@ pub struct Settings {
     pub zone: Option<String>,
     /// Its addresses, primary first.
     pub node_ips: Vec<IpAddr>,
+    /// Ranges of its own pods.
+    pub pod_cidrs: Vec<IpNet>,
     /// How pods' packets are told.
     pub local: Local,
     /// Service ranges.
@@ -78,6 +80,7 @@ impl Settings {
             node: node.to_owned(),
             zone: own.zone().map(str::to_owned),
             node_ips: own.addresses.clone(),
+            pod_cidrs: own.pod_cidrs.clone(),
             local,
             service_cidrs: config.service_cidrs.clone(),
             masquerade_all: services.masquerade_all,

@@ -43,7 +43,7 @@ impl Change {
     pub fn of(rendered: &mut Rendered, settings: &Settings, ports: &[PortChange]) -> Self {
         let are = ports.iter().filter_map(|change| change.is.as_ref());
         let were = ports.iter().filter_map(|change| change.was.as_ref());
-        let shared = rendered.change(are, were);
+        let shared = rendered.change(settings, are, were);
 
         let mut change = Self::default();
         for set in &shared.sets.new {
@@ -106,7 +106,7 @@ impl Change {
         ports: impl Iterator<Item = &'a Arc<PortPlan>> + Clone,
         have: Option<Compiled>,
     ) -> (Rendered, Self) {
-        let rendered = Rendered::of(ports.clone());
+        let rendered = Rendered::of(settings, ports.clone());
         let want = skeleton(&rendered, settings).compile();
         let mut have = have.map(ours);
         let mut there = match &mut have {

@@ -11,7 +11,7 @@ use super::base;
 use super::chain::{ChainId, Mark, Pick, Sources, Split, Target};
 use super::set::{By, Kind, Scope, SetId};
 use crate::explain::Origin;
-use crate::plan::{Backend, Frontend, FrontendKind, PortPlan};
+use crate::plan::{Backend, Frontend, FrontendKind, PortPlan, Settings};
 
 /// Elements with their data, by set and key.
 pub(crate) type Elements = BTreeMap<(SetId, Vec<Value>), Option<MapDatum>>;
@@ -26,7 +26,7 @@ pub(super) struct Shared {
 }
 
 /// What `port` needs that others may need too.
-pub(super) fn shared(port: &PortPlan) -> Shared {
+pub(super) fn shared(settings: &Settings, port: &PortPlan) -> Shared {
     let mut shared = Shared::default();
     for frontend in &port.frontends {
         target(port, frontend).needs(&mut shared.chains, &mut shared.sets);
@@ -35,7 +35,7 @@ pub(super) fn shared(port: &PortPlan) -> Shared {
     // that leaves pods of other nodes their address an endpoint elsewhere may be the pod itself.
     let of_others = shared.chains.iter().any(ChainId::is_split);
     let endpoints = port.cluster.iter().chain(&port.local);
-    let hairpins = endpoints.filter(|each| each.local || of_others);
+    let hairpins = endpoints.filter(|each| of_others || is_here(settings, each));
     shared.hairpins = hairpins.map(|each| each.ip).collect();
     shared
 }
@@ -48,6 +48,12 @@ pub fn way(port: &PortPlan, frontend: &Frontend, origin: Origin) -> Vec<String> 
     let mut way = vec![base::DISPATCH.to_owned(), map];
     way.extend(target(port, frontend).way(origin));
     way
+}
+
+/// A slice made by hand may not say on which node its endpoints are.
+fn is_here(settings: &Settings, endpoint: &Backend) -> bool {
+    let mut ranges = settings.pod_cidrs.iter();
+    endpoint.local || ranges.any(|range| range.contains(&endpoint.ip))
 }
 
 /// The elements that are `port`'s alone.

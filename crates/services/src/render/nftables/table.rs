@@ -10,7 +10,7 @@ use crate::plan::{Plan, Settings};
 
 /// Everything that the plan renders to.
 pub fn table(plan: &Plan) -> Table {
-    let rendered = Rendered::of(plan.ports().values());
+    let rendered = Rendered::of(plan.settings(), plan.ports().values());
     let mut table = skeleton(&rendered, plan.settings());
     let mut put = |set: SetId, key, datum| {
         if let Some(set) = table.sets.get_mut(&set.to_string()) {

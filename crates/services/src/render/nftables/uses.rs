@@ -9,7 +9,7 @@ use nft::Value;
 use super::chain::ChainId;
 use super::port;
 use super::set::{Kind, SetId};
-use crate::plan::PortPlan;
+use crate::plan::{PortPlan, Settings};
 
 /// How often each is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,13 +99,13 @@ struct Before {
 
 impl Rendered {
     /// What ports need.
-    pub fn of<'a>(ports: impl Iterator<Item = &'a Arc<PortPlan>>) -> Self {
+    pub fn of<'a>(settings: &Settings, ports: impl Iterator<Item = &'a Arc<PortPlan>>) -> Self {
         let mut rendered = Self::default();
         for set in [false, true].into_iter().flat_map(SetId::always) {
             rendered.sets.add(set);
         }
         for port in ports {
-            rendered.count(port, true, &mut Before::default());
+            rendered.count(settings, port, true, &mut Before::default());
         }
         rendered
     }
@@ -133,15 +133,16 @@ impl Rendered {
     /// given up.
     pub(super) fn change<'a>(
         &mut self,
+        settings: &Settings,
         are: impl Iterator<Item = &'a Arc<PortPlan>>,
         were: impl Iterator<Item = &'a Arc<PortPlan>>,
     ) -> SharedChange {
         let mut before = Before::default();
         for port in are {
-            self.count(port, true, &mut before);
+            self.count(settings, port, true, &mut before);
         }
         for port in were {
-            self.count(port, false, &mut before);
+            self.count(settings, port, false, &mut before);
         }
         let ips = self.cluster_ips.since(before.cluster_ips);
         let pins = self.hairpins.since(before.hairpins);
@@ -159,8 +160,8 @@ impl Rendered {
         }
     }
 
-    fn count(&mut self, port: &PortPlan, more: bool, before: &mut Before) {
-        let shared = port::shared(port);
+    fn count(&mut self, settings: &Settings, port: &PortPlan, more: bool, before: &mut Before) {
+        let shared = port::shared(settings, port);
         for chain in shared.chains {
             self.chains.count(chain, more, &mut before.chains);
         }
