@@ -7,6 +7,7 @@
 //!                 └─▶ snapshot (arc-swap) ◀─ socket ───┘ CNI plugin, command line
 //! ```
 
+mod announce;
 mod conflist;
 mod conntrack;
 mod health_ports;
@@ -96,6 +97,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         socket: options.socket,
         state: options.state,
     });
+    let announcer = announce::Handle::default();
+    let mut doors = JoinSet::new();
+    if let Some(client) = kubernetes.clone() {
+        let (node, handle) = (options.node.clone(), announcer.clone());
+        doors.spawn(announce::run(client, node, handle, options.stop));
+    }
     let publisher = Arc::new(publish::Publisher::start(kubernetes, &options.node));
     let proxy = Arc::new(proxy_health::ProxyHealth::new(options.sync_period * 2));
     let serving = serving::Serving::new(
@@ -111,6 +118,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         published: published.clone(),
         serving,
         proxy: options.proxy,
+        announcer,
     };
     let node = node::Node::open(options.node, parts).map_err(Error)?;
     let health = http::Health {
@@ -119,7 +127,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
         proxy,
     };
     // Threads of their own: the loop's is busy while it changes the kernel.
-    let mut doors = JoinSet::new();
     doors.spawn(server.serve(listener));
     doors.spawn(http::serve(
         health,

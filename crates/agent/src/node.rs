@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::publish::Publisher;
 use crate::serving::Serving;
 use crate::worker::Worker;
-use crate::{Published, Snapshot, Update};
+use crate::{Published, Snapshot, Update, announce};
 
 /// Changes of nodes within this time are taken in together.
 const GATHER: Duration = Duration::from_millis(10);
@@ -54,6 +54,7 @@ pub(crate) struct Parts {
     pub published: Published,
     pub serving: Serving,
     pub proxy: Option<ProxyConfig>,
+    pub announcer: announce::Handle,
 }
 
 /// The node, as its agent knows it.
@@ -71,6 +72,7 @@ pub(crate) struct Node {
     serving: Serving,
     /// Put over the configuration.
     proxy: Option<ProxyConfig>,
+    announcer: announce::Handle,
     cluster: Cluster,
     config: Option<Arc<Config>>,
     /// Nodes and this node's pods have been told.
@@ -155,6 +157,7 @@ impl Node {
             publisher: parts.publisher,
             published: parts.published,
             serving: parts.serving,
+            announcer: parts.announcer,
             proxy: parts.proxy,
             host,
             // SAFETY: the monitor owns its descriptor, keeps it as long as it lives, and is
@@ -297,6 +300,7 @@ impl Node {
     }
 
     fn change(&mut self, change: Change, due: &mut Due) {
+        self.announcer.note(&self.cluster, &change);
         match &change {
             Change::Service(_)
             | Change::ServiceGone(..)
@@ -393,6 +397,9 @@ impl Node {
     }
 
     fn publish(&self) {
+        let all = self.synced && self.services_synced;
+        self.announcer
+            .tell(&self.cluster, self.config.as_ref(), all);
         self.published.store(Arc::new(Snapshot {
             cluster: self.cluster.clone(),
             config: self.config.clone(),
