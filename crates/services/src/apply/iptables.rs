@@ -9,7 +9,8 @@ use super::backend::{Backend, Done};
 use super::inspect::{Inspection, State};
 use crate::plan::{Delta, Plan, PortId, PortPlan};
 use crate::render::iptables::{
-    Context, LARGE, Present, Table, chain_name, change, concerns, endpoints, owner, removal, whole,
+    Context, LARGE, Present, Table, chain_name, change, concerns, endpoints, first_table, owner,
+    removal, whole,
 };
 
 /// So many ports are left out of one sync for being refused; with more, something else is wrong.
@@ -32,6 +33,7 @@ struct Known {
     /// The cluster has this family.
     used: bool,
     liberal: bool,
+    legacy: bool,
     /// In the plan: a large cluster's rules have no comments.
     endpoints: usize,
     refused: Vec<(PortId, Error)>,
@@ -143,10 +145,16 @@ impl Iptables {
         known.without.clear();
         let mut changes = 0;
         loop {
-            let saved = kernel.iptables_save(ip_family(v6))?;
+            let mut saved = kernel.iptables_save(ip_family(v6))?;
+            if saved.is_empty() {
+                restore(kernel, v6, &first_table())?;
+                saved = kernel.iptables_save(ip_family(v6))?;
+            }
+            let present = Present::parse(&saved);
             let known = self.family(v6);
+            known.legacy = present.is_legacy();
             let context = known.context(plan, v6);
-            let text = whole(&context, plan, &Present::parse(&saved));
+            let text = whole(&context, plan, &present);
             let error = match restore(kernel, v6, &text) {
                 Ok(()) => {
                     return Ok(changes + count(&text));
@@ -213,6 +221,7 @@ impl Known {
             settings: plan.settings(),
             v6,
             liberal: self.liberal,
+            legacy: self.legacy,
             large: self.endpoints > LARGE,
             without: &self.without,
         }

@@ -82,6 +82,8 @@ pub struct Context<'a> {
     pub liberal: bool,
     /// More than [`LARGE`] endpoints: no comments in endpoints' rules.
     pub large: bool,
+    /// The programs are of the legacy kind.
+    pub legacy: bool,
     /// Ports that are left out: the kernel refused them.
     pub without: &'a BTreeSet<PortId>,
 }
@@ -101,11 +103,18 @@ impl Context<'_> {
     }
 }
 
+/// Text that makes a table where there may be none: what prints it then tells its kind.
+pub fn first_table() -> String {
+    let mut writer = Writer::new(false);
+    writer.section(Table::Mangle).chain(CANARY, &[]);
+    writer.finish()
+}
+
 /// Text that makes all chains what they should be, given what is there; empty where they are.
 /// Chains that nobody wants any more go, rules and chains of others stay. Established rules that
 /// are right already are not written again.
 pub fn whole(context: &Context<'_>, plan: &Plan, present: &Present<'_>) -> String {
-    let mut writer = Writer::default();
+    let mut writer = Writer::new(context.legacy);
     let mut shared = Shared::new();
     let mut wanted = HashSet::new();
     for table in Table::ALL {
@@ -162,7 +171,7 @@ pub fn whole(context: &Context<'_>, plan: &Plan, present: &Present<'_>) -> Strin
 /// shared chains; empty where nothing of this family did. `plan` is the one after the change; of
 /// the ports that are left out there is nothing to change.
 pub fn change(context: &Context<'_>, plan: &Plan, delta: &Delta) -> String {
-    let mut writer = Writer::default();
+    let mut writer = Writer::new(context.legacy);
     let mut edits = base::Edits::default();
     let mut gone = Vec::new();
     for change in &delta.ports {
@@ -215,7 +224,7 @@ pub fn change(context: &Context<'_>, plan: &Plan, delta: &Delta) -> String {
 ///
 /// KUBE-FIREWALL stays where a kubelet says that it shares it.
 pub fn removal(present: &Present<'_>) -> String {
-    let mut writer = Writer::default();
+    let mut writer = Writer::new(present.is_legacy());
     let kubelet = present.has(Table::Mangle, "KUBE-KUBELET-CANARY");
     for table in Table::ALL {
         let lines: Vec<String> = base::jumps(table)

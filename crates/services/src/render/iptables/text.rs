@@ -5,15 +5,17 @@ use std::fmt::Write as _;
 
 use super::{Chain, Table};
 
-/// The most chains of one transaction. iptables over nf_tables takes quadratic time in them:
-/// 60,000 chains at once need three minutes, in hundreds three seconds.
+/// The most chains of one transaction. iptables over `nf_tables` takes quadratic time in them:
+/// 60,000 chains at once need three minutes, in hundreds three seconds. The legacy kind takes its
+/// whole table out and in again for each transaction, and should have one.
 const MOST_CHAINS: usize = 600;
 
 /// Sections in the order they are written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Writer {
     done: String,
     open: Option<(Table, Section)>,
+    most_chains: usize,
 }
 
 /// One transaction.
@@ -46,6 +48,14 @@ impl Section {
 }
 
 impl Writer {
+    pub(crate) fn new(legacy: bool) -> Self {
+        Self {
+            done: String::new(),
+            open: None,
+            most_chains: if legacy { usize::MAX } else { MOST_CHAINS },
+        }
+    }
+
     /// The section of this table that is open, or a new one.
     pub(crate) fn section(&mut self, table: Table) -> &mut Section {
         if self.open.as_ref().is_some_and(|(open, _)| *open != table) {
@@ -71,7 +81,7 @@ impl Writer {
 
     /// Empties and deletes chains, given in an order in which each is no longer referred to.
     pub(crate) fn remove(&mut self, table: Table, chains: &[&str]) {
-        for part in chains.chunks(MOST_CHAINS) {
+        for part in chains.chunks(self.most_chains) {
             if self.full() {
                 self.close();
             }
@@ -87,7 +97,7 @@ impl Writer {
 
     fn full(&self) -> bool {
         let count = self.open.as_ref().map(|(_, section)| section.count);
-        count.unwrap_or_default() >= MOST_CHAINS
+        count.unwrap_or_default() >= self.most_chains
     }
 
     fn close(&mut self) {

@@ -131,11 +131,12 @@ fn both_kinds_of_iptables_take_it_and_give_it_back() {
         let without = Default::default();
         let left = |plan: &Plan| {
             let saved = it.save(&[]);
-            whole(
-                &context(plan, it.v6, &without),
-                plan,
-                &Present::parse(&saved),
-            )
+            let present = Present::parse(&saved);
+            assert!(
+                saved.is_empty() || present.is_legacy() == it.legacy,
+                "{saved}"
+            );
+            whole(&context(plan, it.v6, &without), plan, &present)
         };
         it.restore(&left(&plan));
         assert_eq!(left(&plan), "", "{it:?}");

@@ -25,6 +25,7 @@ pub fn context<'a>(
         v6,
         liberal: false,
         large: false,
+        legacy: false,
         without,
     }
 }
