@@ -9,7 +9,7 @@ use super::backend::{Backend, Done};
 use super::inspect::{Inspection, State};
 use crate::plan::{Delta, Plan, PortId, PortPlan};
 use crate::render::iptables::{
-    Context, LARGE, Present, Table, chain_name, change, concerns, endpoints, first_table, owner,
+    Context, LARGE, Owners, Present, Table, chain_name, change, concerns, endpoints, first_table,
     removal, whole,
 };
 
@@ -43,11 +43,6 @@ struct Known {
 impl Backend for Iptables {
     fn sync(&mut self, kernel: &mut dyn Kernel, plan: &Plan) -> Done {
         let mut done = Done::default();
-        if plan.settings().node_ports_on_loopback()
-            && let Err(error) = kernel.set_sysctl(ROUTE_LOCALNET, "1")
-        {
-            done.errors.push(error);
-        }
         for v6 in [false, true] {
             let result = if self.family(v6).looks_at(plan, v6) {
                 self.sync_family(kernel, plan, v6)
@@ -155,15 +150,23 @@ impl Iptables {
             known.legacy = present.is_legacy();
             let context = known.context(plan, v6);
             let text = whole(&context, plan, &present);
+            // What the guard guards is closed before it goes, and open after it came.
+            let open = !v6 && plan.settings().node_ports_on_loopback();
+            if !v6 && !open && present.guards_loopback() {
+                kernel.set_sysctl(ROUTE_LOCALNET, "0")?;
+            }
             let error = match restore(kernel, v6, &text) {
-                Ok(()) => {
+                Ok(()) if open && kernel.sysctl(ROUTE_LOCALNET)?.is_some() => {
+                    kernel.set_sysctl(ROUTE_LOCALNET, "1")?;
                     return Ok(changes + count(&text));
                 }
+                Ok(()) => return Ok(changes + count(&text)),
                 Err(error) => error,
             };
             // What stands before the refused line in other sections is there by now.
             changes += 1;
-            let culprit = refused_line(&error).and_then(|line| owner(&context, plan, line));
+            let culprit = refused_line(&error)
+                .and_then(|line| Owners::of(&context, plan).of_line(line).cloned());
             let known = self.family(v6);
             match culprit {
                 Some(port) if known.refused.len() < MOST_REFUSED => {
@@ -228,6 +231,15 @@ impl Known {
     }
 }
 
+/// Closes what only a guard keeps others from, where the guard is ours, before it goes.
+pub(super) fn close_loopback(kernel: &mut dyn Kernel) -> Result<(), Error> {
+    let saved = kernel.iptables_save(IpFamily::V4)?;
+    if Present::parse(&saved).guards_loopback() {
+        kernel.set_sysctl(ROUTE_LOCALNET, "0")?;
+    }
+    Ok(())
+}
+
 fn count(text: &str) -> usize {
     text.lines().filter(|line| line.starts_with('-')).count()
 }
@@ -267,11 +279,17 @@ pub(super) fn inspect(kernel: &mut dyn Kernel, plan: &Plan) -> Result<Inspection
         let present = Present::parse(&saved);
         let context = known.context(plan, v6);
         found.ports.extend(ports.map(|port| (port.id(), State::Ok)));
-        for line in whole(&context, plan, &present).lines() {
+        let text = whole(&context, plan, &present);
+        let owners = if text.is_empty() {
+            Owners::default()
+        } else {
+            Owners::of(&context, plan)
+        };
+        for line in text.lines() {
             if line.starts_with(['*', '#']) || line == "COMMIT" {
                 continue;
             }
-            match owner(&context, plan, line) {
+            match owners.of_line(line) {
                 Some(port) => {
                     let chain = chain_name(&port.0);
                     let there = present.rules(Table::Nat, &chain).is_some();
@@ -280,7 +298,7 @@ pub(super) fn inspect(kernel: &mut dyn Kernel, plan: &Plan) -> Result<Inspection
                     } else {
                         State::Missing
                     };
-                    found.ports.insert(port, state);
+                    found.ports.insert(port.clone(), state);
                 }
                 None => found.others.push(line.to_owned()),
             }

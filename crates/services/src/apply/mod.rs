@@ -175,12 +175,16 @@ impl Services {
     /// Removes all rules of Services, of both modes: for `flatnet agent --cleanup`.
     pub fn remove_all(kernel: &mut dyn Kernel) -> Vec<Error> {
         let mut services = Self::new("");
-        let closed = nftables::close_loopback(kernel);
+        let closed = [
+            nftables::close_loopback(kernel),
+            iptables::close_loopback(kernel),
+        ];
         let modes = [ServicesMode::Nftables, ServicesMode::Iptables];
         let removed = modes
             .into_iter()
             .flat_map(|mode| services.backend(mode).remove(kernel).errors);
-        closed.err().into_iter().chain(removed).collect()
+        let closed = closed.into_iter().filter_map(Result::err);
+        closed.chain(removed).collect()
     }
 
     /// With the rules of one mode in place, those of the other go.

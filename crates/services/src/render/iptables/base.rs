@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use super::port::PortRules;
 use super::rule::Rule;
 use super::text::Section;
-use super::{CANARY, Chain, Context, Table, is_service_chain};
+use super::{CANARY, Chain, Context, Present, Table, is_service_chain};
 
+/// The kubelet's, in the mangle table, which tells that there is one.
+pub(crate) const KUBELET: &str = "KUBE-KUBELET-CANARY";
 /// Marks a packet for masquerade.
 pub(crate) const MARK: &str = "KUBE-MARK-MASQ";
 /// Guards 127.0.0.0/8; the kubelet's by name, and shared with it.
@@ -183,9 +185,9 @@ impl Shared {
         }
     }
 
-    /// All chains that are not a port's own, but the mark's.
+    /// The chains that they fill.
     pub(crate) fn chains(self, context: &Context<'_>) -> Vec<Common> {
-        let mut chains: Vec<Common> = Vec::new();
+        let mut chains = Vec::new();
         for (place, mut rules) in self.lines {
             let last = match place {
                 Place::NatServices => node_ports(context),
@@ -196,17 +198,26 @@ impl Shared {
             let chain = (place.chain().to_owned(), rules);
             chains.push((place.table(), chain, tail));
         }
-        let ordered = [
-            (Table::Filter, forward_chain(context)),
-            (Table::Filter, localnet_chain(context)),
-            (Table::Nat, postrouting_chain(context)),
-        ];
-        chains.extend(ordered.map(|(table, chain)| {
-            let tail = chain.1.len();
-            (table, chain, tail)
-        }));
         chains
     }
+}
+
+/// The chains that depend on no port; the mark's is apart, for others refer to it.
+pub(crate) fn fixed(context: &Context<'_>, present: &Present<'_>) -> Vec<Common> {
+    let mut chains = vec![
+        (Table::Filter, forward_chain(context)),
+        (Table::Nat, postrouting_chain(context)),
+    ];
+    let guard = localnet_chain(context);
+    // The kubelet may want its rule there where we do not.
+    if !guard.1.is_empty() || !present.has_kubelet() || !present.has(Table::Filter, FIREWALL) {
+        chains.push((Table::Filter, guard));
+    }
+    let chains = chains.into_iter().map(|(table, chain)| {
+        let tail = chain.1.len();
+        (table, chain, tail)
+    });
+    chains.collect()
 }
 
 /// A chain that is not a port's own, and how many of its last rules have their order.
@@ -344,17 +355,17 @@ fn forward_chain(context: &Context<'_>) -> Chain {
 
 /// `route_localnet` would let neighbours reach what listens at 127.0.0.1 only.
 fn localnet_chain(context: &Context<'_>) -> Chain {
-    let mut rules = Vec::new();
-    if context.node_ports_on_loopback() {
-        let local = loopback(false);
-        rules.push(
-            Rule::new()
-                .not_source(&local)
-                .destination(&local)
-                .comment("block incoming localnet connections")
-                .with("-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT")
-                .jump("DROP"),
-        );
-    }
-    (FIREWALL.to_owned(), rules)
+    let guard = context.node_ports_on_loopback().then(localnet_rule);
+    (FIREWALL.to_owned(), guard.into_iter().collect())
+}
+
+/// The guard, which the kubelet writes in the same words.
+pub(crate) fn localnet_rule() -> String {
+    let local = loopback(false);
+    Rule::new()
+        .not_source(&local)
+        .destination(&local)
+        .comment("block incoming localnet connections")
+        .with("-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT")
+        .jump("DROP")
 }

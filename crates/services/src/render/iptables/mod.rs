@@ -21,7 +21,7 @@ mod present;
 mod rule;
 mod text;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::plan::{Delta, Plan, PortId, PortPlan, Settings};
 
@@ -138,7 +138,8 @@ pub fn whole(context: &Context<'_>, plan: &Plan, present: &Present<'_>) -> Strin
         );
         wanted.extend(rules.own.into_iter().map(|(name, _)| name));
     }
-    let shared = shared.chains(context);
+    let mut shared = shared.chains(context);
+    shared.extend(base::fixed(context, present));
     for table in [Table::Filter, Table::Nat] {
         let chains: Vec<_> = shared
             .iter()
@@ -225,7 +226,7 @@ pub fn change(context: &Context<'_>, plan: &Plan, delta: &Delta) -> String {
 /// KUBE-FIREWALL stays where a kubelet says that it shares it.
 pub fn removal(present: &Present<'_>) -> String {
     let mut writer = Writer::new(present.is_legacy());
-    let kubelet = present.has(Table::Mangle, "KUBE-KUBELET-CANARY");
+    let kubelet = present.has_kubelet();
     for table in Table::ALL {
         let lines: Vec<String> = base::jumps(table)
             .filter(|jump| !(kubelet && jump.to == base::FIREWALL))
@@ -258,16 +259,38 @@ pub fn concerns(table: &str, chain: Option<&str>) -> bool {
     })
 }
 
-/// Whose rule or chain a line of text is.
-pub fn owner(context: &Context<'_>, plan: &Plan, line: &str) -> Option<PortId> {
-    let is_own = |port: &&PortPlan| {
-        let rules = port::render(context, port);
-        let mut chains = rules.own.iter().map(|(name, _)| name.as_str());
-        let mut lines = rules.shared.iter().map(|(_, rule)| rule.as_str());
-        chains.any(|chain| line.split([' ', ':']).nth(1) == Some(chain))
-            || lines.any(|rule| line.ends_with(rule))
-    };
-    context.ports(plan).find(is_own).map(PortPlan::id)
+/// Whose rules and chains lines of text are.
+#[derive(Debug, Default)]
+pub struct Owners {
+    chains: HashMap<String, PortId>,
+    shared: HashMap<String, PortId>,
+}
+
+impl Owners {
+    /// Of all ports of the plan.
+    pub fn of(context: &Context<'_>, plan: &Plan) -> Self {
+        let mut owners = Self::default();
+        for port in context.ports(plan) {
+            let rules = port::render(context, port);
+            let chains = rules.own.into_iter().map(|(name, _)| (name, port.id()));
+            owners.chains.extend(chains);
+            let shared = rules.shared.into_iter().map(|(_, rule)| (rule, port.id()));
+            owners.shared.extend(shared);
+        }
+        owners
+    }
+
+    /// Whose a line for `iptables-restore` is.
+    pub fn of_line(&self, line: &str) -> Option<&PortId> {
+        let (chain, rule) = match line.strip_prefix(':') {
+            Some(declared) => (declared.split(' ').next()?, ""),
+            None => {
+                let (_, rest) = line.split_once(' ')?;
+                rest.split_once(' ').unwrap_or((rest, ""))
+            }
+        };
+        self.chains.get(chain).or_else(|| self.shared.get(rule))
+    }
 }
 
 /// Endpoints that a port has: what counts towards [`LARGE`].

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::base::Jump;
+use super::base::{FIREWALL, Jump, KUBELET, localnet_rule};
 use super::{Chain, Table};
 
 /// Chains and rules by table, as borrowed text.
@@ -42,6 +42,18 @@ impl<'a> Present<'a> {
     /// Whether it was the legacy kind of iptables that printed it; told with the first table.
     pub fn is_legacy(&self) -> bool {
         self.legacy
+    }
+
+    /// Whether a kubelet says that it looks after chains too.
+    pub fn has_kubelet(&self) -> bool {
+        self.has(Table::Mangle, KUBELET)
+    }
+
+    /// Whether what listens at 127.0.0.1 is guarded for us: not where a kubelet may have done it
+    /// for itself.
+    pub fn guards_loopback(&self) -> bool {
+        let rules = self.rules(Table::Filter, FIREWALL).unwrap_or_default();
+        !self.has_kubelet() && rules.contains(&localnet_rule().as_str())
     }
 
     /// Rules of a chain; none where there is no such chain.

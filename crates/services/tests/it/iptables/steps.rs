@@ -159,6 +159,37 @@ fn leftovers_go_and_what_is_others_stays() {
     }
 }
 
+/// Nobody else gets to 127.0.0.1: it is open after the guard came, and closed before it goes.
+#[test]
+fn loopback_is_open_only_behind_its_guard() {
+    const LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
+    let mut node = Node::new();
+    let guards = |node: &Node| node.table("filter")["KUBE-FIREWALL"].len();
+    node.reconcile(&Changed::default());
+    assert_eq!(
+        (node.fake.sysctls[LOCALNET].as_str(), guards(&node)),
+        ("1", 1)
+    );
+    node.config.services.localhost_node_ports = false;
+    node.fake.take_changes();
+    node.reconcile(&Changed::default());
+    assert_eq!(
+        (node.fake.sysctls[LOCALNET].as_str(), guards(&node)),
+        ("0", 0)
+    );
+    let order = [
+        "set sysctl net/ipv4/conf/all/route_localnet",
+        "restore ip tables",
+    ];
+    assert_eq!(node.fake.take_changes()[..2], order);
+
+    node.config.services.localhost_node_ports = true;
+    node.reconcile(&Changed::default());
+    assert_eq!(node.fake.sysctls[LOCALNET], "1");
+    assert_eq!(Services::remove_all(&mut node.fake), []);
+    assert_eq!(node.fake.sysctls[LOCALNET], "0");
+}
+
 /// The kubelet says by a chain of its own that it is there, and looks after KUBE-FIREWALL too.
 #[test]
 fn a_kubelet_keeps_its_firewall() {
@@ -171,6 +202,10 @@ fn a_kubelet_keeps_its_firewall() {
     assert_eq!(filter["INPUT"], ["-j KUBE-FIREWALL"]);
     assert_eq!(filter["KUBE-FIREWALL"].len(), 1);
     assert!(!filter.contains_key("KUBE-SERVICES"));
+    node.config.services.mode = ServicesMode::Iptables;
+    node.config.services.localhost_node_ports = false;
+    node.reconcile(&Changed::default());
+    assert_eq!(node.table("filter")["KUBE-FIREWALL"].len(), 1);
 }
 
 #[test]
