@@ -53,7 +53,9 @@ pub fn way(port: &PortPlan, frontend: &Frontend, origin: Origin) -> Vec<String> 
 /// A slice made by hand may not say on which node its endpoints are.
 fn is_here(settings: &Settings, endpoint: &Backend) -> bool {
     let mut ranges = settings.pod_cidrs.iter();
-    endpoint.local || ranges.any(|range| range.contains(&endpoint.ip))
+    endpoint.local
+        || settings.node_ips.contains(&endpoint.ip)
+        || ranges.any(|range| range.contains(&endpoint.ip))
 }
 
 /// The elements that are `port`'s alone.
