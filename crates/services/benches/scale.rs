@@ -60,23 +60,27 @@ fn bench(services: u32, endpoints: u32) {
     reconcile(&mut state, &cluster, &nothing, Some("nothing changed     "));
     state.resync();
     reconcile(&mut state, &cluster, &nothing, Some("read back and heal  "));
-    let mut times: Vec<Duration> = (0..CHANGES)
-        .map(|at| {
-            let mut changed = Changed::default();
-            let n = at as u32 * 7 % services;
-            cluster.note(
-                Change::Slice(Arc::new(slice(n, endpoints, 1))),
-                &mut changed,
-            );
-            reconcile(&mut state, &cluster, &changed, None)
-        })
-        .collect();
-    times.sort();
-    println!(
-        "  one endpoint changed: p50 {:.1?}, p99 {:.1?}",
-        times[CHANGES / 2],
-        times[CHANGES * 99 / 100]
-    );
+    // One moves; one comes or goes, so that there is another number of them.
+    for (what, counts, moved) in [
+        ("moved        ", [endpoints, endpoints], 1),
+        ("more and less", [endpoints + 1, endpoints], 0),
+    ] {
+        let mut times: Vec<Duration> = (0..CHANGES)
+            .map(|at| {
+                let mut changed = Changed::default();
+                let n = at as u32 / 2 * 7 % services;
+                let slice = slice(n, counts[at % 2], (at % 2) as u32 * moved);
+                cluster.note(Change::Slice(Arc::new(slice)), &mut changed);
+                reconcile(&mut state, &cluster, &changed, None)
+            })
+            .collect();
+        times.sort();
+        println!(
+            "  one endpoint {what}: p50 {:.1?}, p99 {:.1?}",
+            times[CHANGES / 2],
+            times[CHANGES * 99 / 100]
+        );
+    }
     let mut adopter = Services::new("node1");
     reconcile(
         &mut adopter,

@@ -155,7 +155,12 @@ impl Target {
             return;
         };
         match chain.as_ref() {
-            ChainId::Pick(pick) => sets.extend(pick.sets()),
+            ChainId::Pick(pick) => {
+                sets.extend(pick.sets());
+                if let Some(first) = pick.first() {
+                    Self::from(first).needs(chains, sets);
+                }
+            }
             ChainId::Split(split) => {
                 for pick in split.picks() {
                     Self::from(pick).needs(chains, sets);
@@ -221,6 +226,11 @@ fn family(v6: bool) -> IpFamily {
 }
 
 impl Pick {
+    /// The same among another number.
+    pub fn of(self, count: u32) -> Self {
+        Self { count, ..self }
+    }
+
     fn word(&self) -> &'static str {
         match (self.by, self.scope, self.mark) {
             (_, Scope::Cluster, Mark::NotPods) => "internal",
@@ -236,6 +246,18 @@ impl Pick {
     /// Whether the frontend is the port's ClusterIP, which stands for all in the map of affinity.
     fn is_identity(&self) -> bool {
         self.mark == Mark::NotPods
+    }
+
+    /// Where a connection goes whose endpoint went away while it was chosen: to the first. A new
+    /// rule that names a map has the kernel walk the map, so one chain does it for all.
+    fn first(&self) -> Option<Self> {
+        let first = Self {
+            mark: Mark::Never,
+            count: 1,
+            sticky: None,
+            ..*self
+        };
+        (first != *self).then_some(first)
     }
 
     fn sets(&self) -> Vec<SetId> {
@@ -275,19 +297,22 @@ impl Pick {
         if let Some(timeout) = self.sticky {
             rules.extend(self.stick(timeout));
         }
-        rules.push(self.dnat(
-            self.numbered(self.count),
-            Kind::Endpoints(self.by, self.scope),
-        ));
-        if self.count > 1 {
-            let first = self.numbered(1);
-            rules.push(
-                self.dnat(first, Kind::Endpoints(self.by, self.scope))
-                    .comment("the chosen one went away meanwhile"),
-            );
+        let endpoints = Kind::Endpoints(self.by, self.scope);
+        if self.count > 1 || self.first().is_none() {
+            rules.push(self.dnat(self.numbered(self.count), endpoints));
         }
-        let gone = Rule::new([Statement::Verdict(Target::Reject.verdict())]);
-        rules.push(gone.comment("all went away meanwhile"));
+        rules.push(match self.first() {
+            Some(first) => {
+                let first = Rule::new([Statement::Verdict(Target::from(first).verdict())]);
+                if self.count > 1 {
+                    first.comment("the chosen one went away meanwhile")
+                } else {
+                    first
+                }
+            }
+            None => Rule::new([Statement::Verdict(Target::Reject.verdict())])
+                .comment("all went away meanwhile"),
+        });
         rules
     }
 

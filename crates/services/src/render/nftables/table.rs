@@ -32,7 +32,7 @@ pub fn table(plan: &Plan) -> Table {
 pub(super) fn skeleton(rendered: &Rendered, settings: &Settings) -> Table {
     let mut table = Table::new(Family::Inet, TABLE);
     table.chains = base::chains(settings);
-    let chain = |id: &ChainId| (id.to_string(), id.chain(settings));
+    let chain = |id: ChainId| (id.to_string(), id.chain(settings));
     table.chains.extend(rendered.chains().map(chain));
     let sets = rendered.sets().map(|id| (id.to_string(), id.definition()));
     table.sets.extend(sets);

@@ -1,15 +1,18 @@
 //! What ports share, and how many of them need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use nft::Value;
 
-use super::chain::ChainId;
+use super::chain::{ChainId, Pick};
 use super::port;
 use super::set::{Kind, SetId};
 use crate::plan::{PortPlan, Settings};
+
+/// Chains for more endpoints than this are there only while they are used.
+const MOST_AHEAD: u32 = 64;
 
 /// How often each is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +113,8 @@ impl Rendered {
         rendered
     }
 
-    pub(super) fn chains(&self) -> impl Iterator<Item = &ChainId> {
-        self.chains.0.keys()
+    pub(super) fn chains(&self) -> impl Iterator<Item = ChainId> {
+        present(self.chains.0.keys()).into_iter()
     }
 
     pub(super) fn sets(&self) -> impl Iterator<Item = &SetId> {
@@ -151,12 +154,27 @@ impl Rendered {
             ips.chain(pins.into_iter().map(hairpin)).collect()
         };
         SharedChange {
-            chains: self.chains.since(before.chains),
+            chains: self.chains_since(before.chains),
             sets: self.sets.since(before.sets),
             elements: Differences {
                 new: elements(ips.new, pins.new),
                 gone: elements(ips.gone, pins.gone),
             },
+        }
+    }
+
+    fn chains_since(&self, before: BTreeMap<ChainId, bool>) -> Differences<ChainId> {
+        let used = self.chains.since(before);
+        if used.new.is_empty() && used.gone.is_empty() {
+            return used;
+        }
+        let are = self.chains.0.keys();
+        let were = are.clone().filter(|chain| !used.new.contains(chain));
+        let were = present(were.chain(&used.gone));
+        let are = present(are);
+        Differences {
+            new: are.difference(&were).cloned().collect(),
+            gone: were.difference(&are).cloned().collect(),
         }
     }
 
@@ -174,6 +192,33 @@ impl Rendered {
         let ips = &mut before.cluster_ips;
         self.cluster_ips.count(port.cluster_ip, more, ips);
     }
+}
+
+/// The chains that are there for those that are used. A new rule has the kernel walk all elements
+/// of the map it names; so that a Service that gets one endpoint more finds its chain mostly,
+/// there are chains for all numbers up to the next power of two.
+fn present<'a>(used: impl Iterator<Item = &'a ChainId>) -> BTreeSet<ChainId> {
+    let mut present = BTreeSet::new();
+    let mut most: BTreeMap<Pick, u32> = BTreeMap::new();
+    for chain in used {
+        match chain {
+            ChainId::Pick(pick) if pick.count <= MOST_AHEAD => {
+                let most = most.entry(pick.of(0)).or_default();
+                *most = pick.count.max(*most);
+            }
+            other => {
+                present.insert(other.clone());
+            }
+        }
+    }
+    for (pick, most) in most {
+        let upto = match most {
+            1 => 1,
+            most => most.next_power_of_two().max(4),
+        };
+        present.extend((1..=upto).map(|count| ChainId::Pick(pick.of(count))));
+    }
+    present
 }
 
 fn cluster_ip(ip: IpAddr) -> (SetId, Vec<Value>) {

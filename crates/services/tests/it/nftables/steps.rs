@@ -212,9 +212,13 @@ fn nothing_is_left_behind() {
 #[test]
 fn a_refused_service_is_told_and_the_others_work() {
     let mut cluster = two();
+    let five: Vec<_> = (1..=5)
+        .map(|n| endpoint(&format!("10.244.1.{n}")))
+        .collect();
+    slice("b", "x", five).put(&mut cluster);
     let mut fake = Fake::default();
-    // Only `b` has three endpoints.
-    for chain in ["internal-3", "external-3", "nodeport-3"] {
+    // There are chains for up to four of the others.
+    for chain in ["internal-5", "external-5", "nodeport-5"] {
         fake.refuse
             .insert(format!("add chain services-{chain}"), EINVAL);
     }
