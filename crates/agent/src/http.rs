@@ -351,4 +351,20 @@ mod tests {
             v6.await.unwrap();
         }
     }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_the_end_only_where_it_is_asked_for() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = serve(health(), Some(address), None, true)
+            .await
+            .unwrap_err();
+        assert!(
+            error.starts_with(&format!("listen on {address}: ")),
+            "{error}"
+        );
+        let soft = serve(health(), Some(address), None, false);
+        let waits = tokio::time::timeout(Duration::from_millis(50), soft).await;
+        assert!(waits.is_err(), "it ended");
+    }
 }
