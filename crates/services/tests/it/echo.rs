@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use linux::{NetNs, run_in};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Backlog, listen};
 
 /// What a server says of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,8 @@ impl Server {
         .unwrap();
         for listener in &listeners {
             listener.set_nonblocking(true).unwrap();
+            // The standard library's queue is of 128.
+            listen(listener, Backlog::new(4096).unwrap()).unwrap();
         }
         for socket in &datagrams {
             socket.set_nonblocking(true).unwrap();

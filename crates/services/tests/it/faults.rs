@@ -2,6 +2,7 @@
 //! started again, under traffic: nobody who should not answer ever does, no connection is lost,
 //! and in the end there is exactly what there would be had it been made at once.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -207,7 +208,20 @@ fn traffic(lab: &Lab, from: Place, worlds: &[World], clock: &Clock, seed: u64) -
             let may = |state: &Option<&State>| {
                 state.is_none_or(|state| !same_port(state) || fits(state, outside, &outcome))
             };
-            if !states.iter().any(may) {
+            // iptables' tables change one after the other: what is translated, refused and
+            // dropped is not decided at one moment.
+            let kinds = states.iter().flatten().map(|state| {
+                let who = if outside {
+                    state.outside()
+                } else {
+                    state.ready.clone()
+                };
+                (state.ready.is_empty(), who.is_empty())
+            });
+            let between = lab.config.services.mode == ServicesMode::Iptables
+                && kinds.collect::<BTreeSet<_>>().len() > 1
+                && !matches!(outcome, Outcome::Answer(_));
+            if !between && !states.iter().any(may) {
                 tally.wrong.push(format!(
                     "{} port {port} from {}, changes {before} to {after}: {outcome}; {states:?}",
                     ip,
@@ -255,6 +269,9 @@ fn killed(mode: usize, default: usize) {
     let worlds = history(seed, steps);
     let clock = Clock::default();
     let words = format!("{seed} {mode} {steps}");
+    let mut driver = Driver::start(&lab, &words);
+    driver.ask(0);
+    driver.done(0);
     let (start, mut kills) = (Instant::now(), 0);
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
         let places = [Place::Pod("1c"), Place::Node(0), Place::Client];
@@ -266,7 +283,6 @@ fn killed(mode: usize, default: usize) {
             .collect();
         let over = Over(clock);
         let mut random = Random(seed + 1);
-        let mut driver = Driver::start(lab, &words);
         for step in 1..=steps {
             clock.begun.store(step, Ordering::SeqCst);
             driver.ask(step);
@@ -300,6 +316,7 @@ fn killed(mode: usize, default: usize) {
         println!("  {answered} answered, {refused} refused, {other} neither");
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
+    drop(driver);
     assert_nothing_left(&mut lab, MODES[mode], &worlds[steps]);
 }
 
@@ -332,7 +349,7 @@ fn assert_nothing_left(lab: &mut Lab, mode: ServicesMode, world: &World) {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
+
 fn a_killed_process_breaks_nothing_over_nftables() {
     if testing::root("a_killed_process_breaks_nothing_over_nftables") {
         killed(0, 1500);
@@ -340,9 +357,8 @@ fn a_killed_process_breaks_nothing_over_nftables() {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
 fn a_killed_process_breaks_nothing_over_iptables() {
     if testing::root("a_killed_process_breaks_nothing_over_iptables") {
-        killed(1, 300);
+        killed(1, 120);
     }
 }

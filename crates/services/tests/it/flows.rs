@@ -357,7 +357,6 @@ fn flush(lab: &Lab) {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
 fn udp_follows_its_endpoints_over_nftables() {
     if testing::root("udp_follows_its_endpoints_over_nftables") {
         udp_follows(MODES[0]);
@@ -365,7 +364,6 @@ fn udp_follows_its_endpoints_over_nftables() {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
 fn udp_follows_its_endpoints_over_iptables() {
     if testing::root("udp_follows_its_endpoints_over_iptables") {
         udp_follows(MODES[1]);
@@ -373,7 +371,6 @@ fn udp_follows_its_endpoints_over_iptables() {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
 fn tcp_stays_whatever_changes() {
     if testing::root("tcp_stays_whatever_changes") {
         tcp_stays(MODES[0], MODES[1]);
@@ -381,7 +378,6 @@ fn tcp_stays_whatever_changes() {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
 fn tcp_stays_whatever_changes_from_iptables_on() {
     if testing::root("tcp_stays_whatever_changes_from_iptables_on") {
         tcp_stays(MODES[1], MODES[0]);
@@ -389,7 +385,6 @@ fn tcp_stays_whatever_changes_from_iptables_on() {
 }
 
 #[test]
-#[ignore = "the backends are not here yet"]
 fn a_flushed_ruleset_is_back_within_a_second() {
     if testing::root("a_flushed_ruleset_is_back_within_a_second") {
         flush_heals(MODES[0]);

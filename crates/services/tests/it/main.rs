@@ -19,6 +19,7 @@ mod nftables;
 mod oracle;
 mod probe;
 mod spread;
+mod stale;
 mod station;
 mod table;
 mod world;

@@ -29,6 +29,16 @@ pub enum Expect {
 }
 
 impl Expect {
+    /// In a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "an answer",
+            Self::Refused => "refused",
+            Self::Silence => "silence",
+            Self::AroundTheNode(_) => "an answer or none",
+        }
+    }
+
     pub fn holds(&self, outcome: &Outcome) -> bool {
         let answered = |who: &BTreeMap<String, Vec<IpAddr>>| {
             matches!(outcome, Outcome::Answer(greeting) if who
@@ -86,7 +96,11 @@ pub fn expect(lab: &Lab, from: Place, probe: &Probe) -> Expect {
             };
             Expect::Answer([("balancer".to_owned(), seen)].into())
         }
-        (None, _) => Expect::Refused,
+        // An own address, and nothing listens there.
+        (None, Some(_)) => Expect::Refused,
+        (None, None) if to.is_loopback() => Expect::Refused,
+        // It goes round between router and node until its time is over.
+        (None, None) => Expect::Silence,
     }
 }
 

@@ -14,8 +14,9 @@ use nix::sys::socket::{
 
 use crate::echo::Greeting;
 
-/// How many connections of one place are under way at once.
-const AT_ONCE: usize = 500;
+/// How many connections of one place are under way at once: what is sent from all places together
+/// fits into a server's queues.
+const AT_ONCE: usize = 150;
 /// An answer may take so long; less than the second after which TCP would try again by itself.
 pub const PATIENCE: Duration = Duration::from_millis(900);
 /// Silence is silence after this time, where silence is expected.
@@ -147,7 +148,11 @@ impl Try {
     fn read(&mut self) {
         let mut buffer = [0; 256];
         let read = match &mut self.socket {
-            Socket::Tcp(stream) => stream.read(&mut buffer),
+            // A reading does not tell of port unreachable, which came while connecting.
+            Socket::Tcp(stream) => match stream.take_error() {
+                Ok(None) => stream.read(&mut buffer),
+                Ok(Some(error)) | Err(error) => Err(error),
+            },
             Socket::Udp(socket) => socket.recv(&mut buffer),
         };
         match read {

@@ -70,6 +70,21 @@ impl State {
 pub struct World(pub BTreeMap<u8, State>);
 
 impl World {
+    /// Every Service has two endpoints.
+    fn first() -> Self {
+        let state = |number: u8| State {
+            ready: [0, 3]
+                .map(|at| PODS[(at + usize::from(number)) % PODS.len()])
+                .into(),
+            ..State::default()
+        };
+        Self(
+            (1..=SERVICES)
+                .map(|number| (number, state(number)))
+                .collect(),
+        )
+    }
+
     /// All of it, as changes of an empty cluster.
     pub fn changes(&self) -> Vec<Change> {
         let services = self.0.iter();
@@ -125,7 +140,7 @@ fn all_of(number: u8, state: &State) -> Vec<Change> {
 /// The worlds from the first to that after so many changes.
 pub fn history(seed: u64, steps: usize) -> Vec<World> {
     let mut random = Random(seed);
-    let mut worlds = vec![World::default()];
+    let mut worlds = vec![World::first()];
     for _ in 0..steps {
         let mut world = worlds[worlds.len() - 1].clone();
         world.step(&mut random);
