@@ -196,7 +196,8 @@ fn inside(cluster: &Cluster) {
     let words = ["exec", &app, "--", "curl", "-sS", "--max-time", "3"];
     let url = format!("http://{ip}/hostname");
     let many: Vec<&str> = std::iter::repeat_n(url.as_str(), 20).collect();
-    let said = cluster.kube(&[&words[..], &["-w", "\n"], &many].concat());
+    let close = ["-w", "\n", "-H", "Connection: close"];
+    let said = cluster.kube(&[&words[..], &close, &many].concat());
     let own = app.trim_start_matches("pod/");
     assert!(said.contains(own), "{own} never answers itself: {said}");
     // Another tier, by its own port.
