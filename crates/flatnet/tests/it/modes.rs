@@ -20,7 +20,7 @@ fn dual_stack_reaches_everybody_over_both_families() {
         .filter(|row| row["family"] == "IPv6")
         .count();
     assert!(v6 >= 10, "{paths}");
-    cluster.run(&["up", "--fabric", "host-gw"]);
+    cluster.run(&["up", "--fabric", "host-gw", "--services", "iptables"]);
     cluster.check_is_green();
     cluster.down();
 }

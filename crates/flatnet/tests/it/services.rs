@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, eventually, root, text};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The examples in a cluster of this mode, and a pod `caller` on node1 that stands behind nothing.
-fn with_examples(test: &str, mode: &str, nodes: &str) -> Cluster {
+pub fn with_examples(test: &str, mode: &str, nodes: &str) -> Cluster {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/services");
     let cluster = Cluster::up(
         test,
@@ -41,17 +41,17 @@ fn pod(cluster: &Cluster, name: &str, node: &str) {
 }
 
 /// One field of a Service.
-fn field(cluster: &Cluster, service: &str, path: &str) -> String {
+pub fn field(cluster: &Cluster, service: &str, path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
     cluster.kube(&["get", "service", service, "-o", &path])
 }
 
-fn cluster_ip(cluster: &Cluster, service: &str) -> String {
+pub fn cluster_ip(cluster: &Cluster, service: &str) -> String {
     field(cluster, service, ".spec.clusterIP")
 }
 
 /// What curl in the pod says, both streams, and whether it succeeded.
-fn curl(cluster: &Cluster, pod: &str, words: &[&str]) -> Result<String, String> {
+pub fn curl(cluster: &Cluster, pod: &str, words: &[&str]) -> Result<String, String> {
     let start = ["exec", pod, "--", "curl", "-sS", "--max-time", "3"];
     let output = cluster
         .kubectl(&[&start[..], words].concat())
@@ -78,7 +78,7 @@ fn from_outside(cluster: &Cluster, url: &str) -> Result<String, String> {
 }
 
 /// Asks until it succeeds: right after `apply` the nodes are a moment behind.
-fn soon<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub fn soon<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let mut last = String::new();
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

@@ -144,6 +144,18 @@ async fn try_all(
     }
     let nodes: Vec<String> = plan.nodes.iter().map(|node| node.name.clone()).collect();
     let made = services::make(&pods.client, &nodes, &ends).await?;
+    let unaddressed = services::unaddressed(&made);
+    rows.extend(unaddressed.map(|name| Row {
+        path: Kind::LoadBalancer,
+        family: "-",
+        from: "client".into(),
+        to: format!("svc/{name}"),
+        ok: false,
+        tcp_ms: None,
+        udp_ms: None,
+        mtu: None,
+        causes: vec!["it got no address; see: kubectl get loadbalancerpools".into()],
+    }));
     let api: Vec<IpAddr> = spec
         .service_cidrs
         .first()

@@ -168,6 +168,12 @@ pub async fn make(client: &Client, nodes: &[String], ends: &[End]) -> Result<Vec
     }
 }
 
+/// Services of type LoadBalancer that have no address.
+pub fn unaddressed(made: &[Made]) -> impl Iterator<Item = &str> {
+    let waiting = |each: &&Made| each.name.starts_with("balanced") && each.balanced.is_empty();
+    made.iter().filter(waiting).map(|each| each.name.as_str())
+}
+
 fn endpoints(slices: &[EndpointSlice]) -> BTreeMap<String, usize> {
     let mut ready = BTreeMap::new();
     for slice in slices {

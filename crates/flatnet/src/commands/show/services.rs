@@ -174,6 +174,9 @@ fn print(shown: &Shown, whole: bool) {
                 format!("{} {state}", each.address).trim_end().to_owned()
             });
             endpoints = each.collect::<Vec<_>>().join(", ");
+            if endpoints.is_empty() {
+                endpoints = "none".into();
+            }
         }
         let affinity = row.affinity.map(|seconds| format!(", sticky {seconds} s"));
         let state = match row.state {
