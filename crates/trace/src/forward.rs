@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fabric::Plan;
 use fabric::plan::Via;
+use model::TrafficPolicy;
 use model::config::ServicesMode;
 use services::{Answer, Backend, Origin, Question, Verdict, explain};
 
@@ -174,14 +175,20 @@ impl<'a> Walk<'a> {
     /// From outside to an address that no node has: a node announces it, or the router sends it
     /// to one; else it goes nowhere.
     pub(crate) fn enter_by_service(&mut self) -> Result<Stop, Error> {
-        let serving = self.world.services.iter().find(|(_, plan)| {
+        let open = |plan: &services::Plan| {
             let asked = |port| plan.at(self.destination, self.protocol, port);
-            self.port
-                .and_then(asked)
-                .is_some_and(|(_, frontend)| frontend.kind != services::FrontendKind::ClusterIp)
-        });
-        if let Some((node, _)) = serving {
-            let why = "a node announces the address, or the router has it as next hop; here the first node stands for it";
+            let (port, frontend) = self.port.and_then(asked)?;
+            let open = frontend.kind != services::FrontendKind::ClusterIp;
+            // Only a node that can answer announces an address of policy Local.
+            let here = frontend.policy == TrafficPolicy::Cluster || !port.local.is_empty();
+            open.then_some(here)
+        };
+        let all = self.world.services.iter();
+        let serving = all
+            .filter_map(|(node, plan)| Some((!open(plan)?, node)))
+            .min();
+        if let Some((_, node)) = serving {
+            let why = "one node answers for the address (kubectl -n kube-system get leases), or the router has one as next hop; this one stands for it";
             self.step("outside", format!("goes by the router to node {node}"), why);
             if let Some(stop) = self.served(node, Origin::Elsewhere)? {
                 return Ok(stop);
@@ -358,6 +365,15 @@ mod tests {
             assert!(client.masqueraded.is_some(), "{to}");
         }
         let local = |service: &mut Service| service.external_policy = TrafficPolicy::Local;
+        let one = ask(
+            with(|service, slice| {
+                service.external_policy = TrafficPolicy::Local;
+                slice.endpoints.remove(0);
+            }),
+            "client",
+            "192.0.2.9:80",
+        );
+        assert_eq!(one.services[0].node, "node2", "{one:?}");
         let kept = ask(with(|s, _| local(s)), "client", "node/node2:30080");
         assert_eq!(kept.masqueraded, None, "{kept:?}");
         assert_eq!(kept.services[0].endpoints.len(), 1);
