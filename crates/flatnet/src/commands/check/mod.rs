@@ -144,6 +144,7 @@ async fn try_all(
     }
     let nodes: Vec<String> = plan.nodes.iter().map(|node| node.name.clone()).collect();
     let made = services::make(&pods.client, &nodes, &ends).await?;
+    follow(paths, plan).await;
     let unaddressed = services::unaddressed(&made);
     rows.extend(unaddressed.map(|name| Row {
         path: Kind::LoadBalancer,
@@ -168,6 +169,30 @@ async fn try_all(
     let wanted = services::tries(&ends, &made, &api, &one.unwrap_or_default());
     rows.extend(try_services(&ends, &stations, wanted, patience).await);
     Ok(rows)
+}
+
+/// How long the nodes may take to follow the Services just made.
+const FOLLOW: Duration = Duration::from_secs(5);
+
+/// Waits until every node serves the check's Services: a connection begun before is lost, for
+/// connection tracking remembers where its first packet went.
+async fn follow(paths: &ClusterPaths, plan: &Plan) {
+    let start = Instant::now();
+    while start.elapsed() < FOLLOW {
+        if let Ok((cluster, config)) = trace::known(paths).await {
+            let plans = trace::services(plan, &cluster, &config);
+            let follows = |node: &NodePlan| {
+                let plan = plans.get(&node.name);
+                plan.is_none_or(|plan| {
+                    show::services::follows(node, plan, &config, pods::NAMESPACE)
+                })
+            };
+            if plan.nodes.iter().all(follows) {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Every Service from every place.

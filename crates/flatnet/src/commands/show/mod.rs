@@ -1,6 +1,6 @@
 //! `show`: what a node should have in its kernel, beside what it has.
 
-mod services;
+pub mod services;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

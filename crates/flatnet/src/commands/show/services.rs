@@ -119,6 +119,14 @@ fn service(words: &str) -> (String, String) {
     (namespace.to_owned(), name.to_owned())
 }
 
+/// Whether the node's kernel has all of a namespace's Services as planned.
+pub fn follows(node: &NodePlan, plan: &Plan, config: &Config, namespace: &str) -> bool {
+    look(node, plan, config).is_ok_and(|found| {
+        let mut own = (found.ports.iter()).filter(|((name, _), _)| name.namespace == namespace);
+        own.all(|(_, state)| *state == State::Ok)
+    })
+}
+
 /// What the node's kernel has beside its plan.
 fn look(node: &NodePlan, plan: &Plan, config: &Config) -> Result<Inspection, Failure> {
     let failed = |error: linux::Error| Failure::Failed(format!("node {}: {error}", node.name));
