@@ -111,7 +111,7 @@ impl Change {
         let mut have = have.map(ours);
         let mut there = match &mut have {
             Some(have) => take_elements(have, &rendered),
-            None => InKernel::new(),
+            None => Found::new(),
         };
         let mut change = Self::default();
         change.structure(have.as_ref(), &want, &mut there);
@@ -129,7 +129,7 @@ impl Change {
     }
 
     /// Takes chains and sets in.
-    fn structure(&mut self, have: Option<&Compiled>, want: &Compiled, there: &mut InKernel) {
+    fn structure(&mut self, have: Option<&Compiled>, want: &Compiled, there: &mut Found) {
         let ops = diff(have, want, owns).ops;
         let had = |name: &String| have.is_some_and(|have| have.chains.contains_key(name));
         let deleted: BTreeSet<&String> = ops
@@ -157,7 +157,7 @@ impl Change {
     fn want(
         &mut self,
         elements: impl IntoIterator<Item = ((SetId, Vec<Value>), Option<MapDatum>)>,
-        there: &mut InKernel,
+        there: &mut Found,
     ) {
         for ((set, key), datum) in elements {
             let element = compiled(&key, datum.as_ref());
@@ -284,7 +284,7 @@ fn elements(ports: &[PortChange]) -> (Elements, Elements) {
 }
 
 /// Elements that are in the kernel.
-type InKernel = BTreeMap<SetId, BTreeMap<ElementKey, Option<Datum>>>;
+type Found = BTreeMap<SetId, BTreeMap<ElementKey, Option<Datum>>>;
 
 /// Services' part of a table.
 fn ours(mut have: Compiled) -> Compiled {
@@ -294,8 +294,8 @@ fn ours(mut have: Compiled) -> Compiled {
 }
 
 /// Takes the elements out of the sets that are needed; those of others go with their sets.
-fn take_elements(have: &mut Compiled, rendered: &Rendered) -> InKernel {
-    let mut there = InKernel::new();
+fn take_elements(have: &mut Compiled, rendered: &Rendered) -> Found {
+    let mut there = Found::new();
     for id in rendered.sets() {
         if let Some(set) = have.sets.get_mut(&id.to_string())
             && set.dynamic.is_none()
