@@ -6,13 +6,15 @@
 //!
 //! The node's part works on its own task, and its links' on theirs: an answer waits for nothing.
 
+mod conflict;
 mod elect;
 mod leases;
 mod links;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::events::{Recorder, reference};
@@ -25,15 +27,18 @@ use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use linux::Netlink;
-use model::{Change, Cluster, Config, Key, Pool};
+use model::{Cluster, Config, Pool};
 use services::announce::{Announcements, Moved, Slot};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use conflict::Conflict;
 use elect::{Act, BEAT, Election};
 use leases::{Leases, Said, said};
 use links::{Claim, Links, lans};
+
+pub(crate) use told::Handle;
 
 /// How often the node's links are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -43,66 +48,9 @@ const DEAF: Duration = Duration::from_millis(1000);
 const DOUBT: Duration = Duration::from_millis(500);
 /// Events of one takeover; with more, a Service's own Event says nothing new.
 const MOST_EVENTS: usize = 64;
-/// A conflict of one address is told again after this time.
-const CONFLICT: Duration = Duration::from_secs(60);
-/// It is answered no more often than this.
-const DEFEND: Duration = Duration::from_secs(1);
 /// How long giving everything back may take at the end.
 const FAREWELL: Duration = Duration::from_millis(1500);
 const CLAIMS: usize = 256;
-
-#[derive(Debug, Default)]
-struct Told {
-    cluster: Cluster,
-    config: Option<Arc<Config>>,
-    touched: BTreeSet<Key>,
-    /// Nodes changed, or this is the first view.
-    nodes: bool,
-    synced: bool,
-}
-
-/// The loop's end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Handle {
-    told: Arc<(Mutex<Told>, Notify)>,
-}
-
-impl Handle {
-    /// A change is about to be taken into `cluster`.
-    pub(crate) fn note(&self, cluster: &Cluster, change: &Change) {
-        let key = |namespace: &String, name: &String| (namespace.clone(), name.clone());
-        let of_slice = |key: &Key| {
-            let slice = cluster.slices.get(key)?;
-            Some((slice.namespace.clone(), slice.service.clone()))
-        };
-        let mut told = self.told.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match change {
-            Change::Service(service) => told.touched.extend([service.key()]),
-            Change::ServiceGone(namespace, name) => told.touched.extend([key(namespace, name)]),
-            Change::Slice(slice) => {
-                let old = of_slice(&key(&slice.namespace, &slice.name));
-                let new = key(&slice.namespace, &slice.service);
-                told.touched.extend(old.into_iter().chain([new]));
-            }
-            Change::SliceGone(namespace, name) => {
-                told.touched.extend(of_slice(&key(namespace, name)));
-            }
-            Change::Node(_) | Change::NodeGone(_) => told.nodes = true,
-            Change::Pod(_) | Change::PodGone(..) => {}
-        }
-    }
-
-    /// How things stand now.
-    pub(crate) fn tell(&self, cluster: &Cluster, config: Option<&Arc<Config>>, synced: bool) {
-        let mut told = self.told.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.cluster = cluster.clone();
-        told.nodes |= told.config.as_ref() != config || told.synced != synced;
-        told.config = config.cloned();
-        told.synced = synced;
-        drop(told);
-        self.told.1.notify_one();
-    }
-}
 
 enum Done {
     Beat(Result<(), api::Error>),
@@ -143,12 +91,6 @@ struct Announcer {
     conflicts: BTreeMap<IpAddr, Conflict>,
 }
 
-/// A stranger has an address that is announced here.
-struct Conflict {
-    told: Instant,
-    defended: Instant,
-}
-
 /// Announces until told to stop; then gives everything back.
 pub(crate) async fn run(
     client: Client,
@@ -167,7 +109,7 @@ pub(crate) async fn run(
     loop {
         let beat = announcer.beat_due();
         tokio::select! {
-            () = handle.told.1.notified() => announcer.listen(),
+            () = handle.notified() => announcer.listen(),
             Some(event) = pools.next() => announcer.pool(event, &mut undefined, &mut listing),
             // Without an address to announce nobody's Leases matter.
             Some(event) = leases.next(), if announcer.has_wishes() => announcer.lease(event),
@@ -243,8 +185,7 @@ impl Announcer {
 
     /// Takes in what the loop told.
     fn listen(&mut self) {
-        let told = &self.handle.told.0;
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.handle.lock();
         let touched = std::mem::take(&mut told.touched);
         let nodes = std::mem::take(&mut told.nodes);
         self.cluster = told.cluster.clone();
@@ -556,58 +497,6 @@ impl Announcer {
             let leases = self.leases.clone();
             self.operations
                 .push(Box::pin(async move { Done::Read(leases.read().await) }));
-        }
-    }
-
-    /// Somebody else says that it has an address that is announced here or asked for.
-    fn claim(&mut self, claim: Claim) {
-        let Some(slot) = self.plan.slots().get(&claim.ip).cloned() else {
-            return;
-        };
-        if !self.announced.contains(&slot) {
-            self.election.answered(&slot, now());
-            return;
-        }
-        if self.is_deaf() {
-            warn!(
-                "{} is announced by {} now, and the API server cannot be reached: giving way",
-                claim.ip, claim.mac
-            );
-            self.election.give_way(&slot);
-            return;
-        }
-        // Either the Lease has gone to another one, which the API knows, or a stranger has the
-        // address.
-        let defended = self.conflicts.get(&claim.ip).map(|one| one.defended);
-        if defended.is_none_or(|at| at.elapsed() > DEFEND) {
-            self.suspects.insert(claim.ip, claim);
-            self.read_anew();
-        }
-    }
-
-    /// The Leases say that this node has it: a stranger has it too. Says so once a minute, and
-    /// tells everybody where the address is.
-    fn defend(&mut self, claim: Claim) {
-        self.links.repeat(claim.ip);
-        self.conflicts
-            .retain(|_, one| one.told.elapsed() < CONFLICT);
-        let now = Instant::now();
-        if let Some(one) = self.conflicts.get_mut(&claim.ip) {
-            one.defended = now;
-            return;
-        }
-        let one = Conflict {
-            told: now,
-            defended: now,
-        };
-        self.conflicts.insert(claim.ip, one);
-        let message = format!(
-            "{} answers for {} too: another device on the nodes' network has this address; take it out of the LoadBalancerPool or off the device",
-            claim.mac, claim.ip
-        );
-        warn!("{message}");
-        if let Some(on) = self.service_of(claim.ip) {
-            self.recorder.warning(on, "AddressConflict", message);
         }
     }
 
