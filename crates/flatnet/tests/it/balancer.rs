@@ -80,7 +80,7 @@ fn serve_on(cluster: &Cluster, name: &str, node: &str, policy: &str) {
     let overrides = format!("--overrides={spec}");
     cluster.kube(&["run", name, "--image=nginx", "--labels", &label, &overrides]);
     let manifest = format!(
-        r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}"}},"spec":{{"type":"LoadBalancer","externalTrafficPolicy":"{policy}","selector":{{"app":"{name}"}},"ports":[{{"port":80}}]}}}}"#
+        r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}"}},"spec":{{"type":"LoadBalancer","ipFamilyPolicy":"RequireDualStack","externalTrafficPolicy":"{policy}","selector":{{"app":"{name}"}},"ports":[{{"port":80}}]}}}}"#
     );
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), manifest).unwrap();
@@ -108,13 +108,17 @@ fn the_client_outside_reaches_an_address_that_moves_when_its_node_dies() {
     if !root(test) {
         return;
     }
-    let cluster = Cluster::up("balancer", &[]);
+    let cluster = Cluster::up("balancer", &["--dual-stack"]);
     let client = NetNs::named(&cluster.paths.netns("client")).unwrap();
     serve_on(&cluster, "web", "node1", "Cluster");
     let web = address(&cluster, "web");
     assert_eq!(web.to_string(), "10.0.1.200:80");
     eventually("the client is answered", PATIENCE, || {
         asks(&client, web).then_some(())
+    });
+    let six: SocketAddr = "[fd00:10:0:1::200]:80".parse().unwrap();
+    eventually("the client is answered by IPv6 too", PATIENCE, || {
+        asks(&client, six).then_some(())
     });
     let lease = "flatnet-announce-10-0-1-200-default";
 
@@ -126,6 +130,7 @@ fn the_client_outside_reaches_an_address_that_moves_when_its_node_dies() {
         println!("round {round}: {old} without power: {out:?}");
         assert!(out < FAILOVER, "{out:?}");
         assert_ne!(holder(&cluster, lease), old);
+        assert!(asks(&client, six));
         cluster_power(&cluster, "start", &old);
     }
     for round in 0..3 {
@@ -164,11 +169,38 @@ fn the_client_outside_reaches_an_address_that_moves_when_its_node_dies() {
     assert_eq!(holder(&cluster, lease), old);
     assert!(asks(&client, web));
 
+    cut_off(&cluster, &client, web, lease);
     local(&cluster, &client);
     cluster.down();
 }
 
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers=";
+
+/// A node that does not reach the API goes on answering, until another one takes over; at no time
+/// is nobody there, and then never two.
+fn cut_off(cluster: &Cluster, client: &NetNs, web: SocketAddr, lease: &str) {
+    let old = holder(cluster, lease);
+    let netns = NetNs::named(&cluster.paths.netns(&old)).unwrap();
+    let mut netlink = linux::Netlink::open_in(&netns).unwrap();
+    let api: ipnet::IpNet = "10.0.1.1/32".parse().unwrap();
+    let nowhere = linux::Route {
+        kind: linux::RouteType::Blackhole,
+        dev: None,
+        ..linux::Route::new(api, 0)
+    };
+    netlink.add_route(&nowhere).unwrap();
+    let out = outage(client, web, || {
+        another_holder(cluster, lease, &old);
+        // The router asks anew: who answers now?
+        forget(cluster, web.ip());
+    });
+    println!("{old} cut off from the API: {out:?}");
+    assert!(out < Duration::from_millis(700), "{out:?}");
+    let log = cluster.paths.log(&format!("{old}-agent"));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("giving way"), "{old} did not give way");
+    netlink.delete_route(&nowhere).unwrap();
+}
 
 /// An address whose packets stay on the node that gets them is where the endpoint is.
 fn local(cluster: &Cluster, client: &NetNs) {
