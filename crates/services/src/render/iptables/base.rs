@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::port::PortRules;
 use super::rule::Rule;
-use super::text::Section;
+use super::text::Writer;
 use super::{CANARY, Chain, Context, Present, Table, is_service_chain};
 
 /// The kubelet's, in the mangle table, which tells that there is one.
@@ -223,40 +223,36 @@ pub(crate) fn fixed(context: &Context<'_>, present: &Present<'_>) -> Vec<Common>
 /// A chain that is not a port's own, and how many of its last rules have their order.
 pub(crate) type Common = (Table, Chain, usize);
 
-/// Lines to take out of the shared chains and lines to put in.
+/// Lines to take out of the shared chains and lines to put in, by table and chain.
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
-    out: Vec<(Place, String)>,
-    put: Vec<(Place, String)>,
+    pub(crate) out: Vec<(Table, String, String)>,
+    pub(crate) put: Vec<(Table, String, String)>,
 }
 
 impl Edits {
     pub(crate) fn take(&mut self, was: &PortRules, is: &PortRules) {
-        let differ = |a: &PortRules, b: &PortRules| -> Vec<(Place, String)> {
+        let differ = |a: &PortRules, b: &PortRules| -> Vec<_> {
             let missing = a.shared.iter().filter(|line| !b.shared.contains(line));
-            missing.cloned().collect()
+            missing
+                .map(|(place, rule)| (place.table(), place.chain().to_owned(), rule.clone()))
+                .collect()
         };
         self.out.extend(differ(was, is));
         self.put.extend(differ(is, was));
     }
 
-    pub(crate) fn deletions(&self) -> usize {
-        self.out.len()
-    }
-
-    pub(crate) fn touch(&self, table: Table) -> bool {
-        let mut all = self.out.iter().chain(&self.put);
-        all.any(|(place, _)| place.table() == table)
-    }
-
     /// At the top, where iptables finds the place at once, and where the rules that have to be
     /// the last stay so; backwards, so that they stand in order.
-    pub(crate) fn write(&self, table: Table, section: &mut Section) {
-        for (place, rule) in self.out.iter().filter(|(of, _)| of.table() == table) {
-            section.line(format!("-D {} {rule}", place.chain()));
+    pub(crate) fn put(&self, table: Table, writer: &mut Writer) {
+        for (_, chain, rule) in self.put.iter().rev().filter(|(of, ..)| *of == table) {
+            writer.section(table).line(format!("-I {chain} {rule}"));
         }
-        for (place, rule) in self.put.iter().rev().filter(|(of, _)| of.table() == table) {
-            section.line(format!("-I {} {rule}", place.chain()));
+    }
+
+    pub(crate) fn out(&self, table: Table, writer: &mut Writer) {
+        for (_, chain, rule) in self.out.iter().filter(|(of, ..)| *of == table) {
+            writer.section(table).line(format!("-D {chain} {rule}"));
         }
     }
 }

@@ -29,7 +29,7 @@ pub use names::{chain_name, endpoint_chain_name, is_service_chain};
 pub use port::way;
 pub use present::Present;
 
-use base::Shared;
+use base::{Edits, Jump, Shared};
 use text::Writer;
 
 /// The chain whose absence tells that somebody flushed the tables.
@@ -138,27 +138,29 @@ pub fn whole(context: &Context<'_>, plan: &Plan, present: &Present<'_>) -> Strin
         );
         wanted.extend(rules.own.into_iter().map(|(name, _)| name));
     }
-    let mut shared = shared.chains(context);
-    shared.extend(base::fixed(context, present));
-    for table in [Table::Filter, Table::Nat] {
-        let chains: Vec<_> = shared
-            .iter()
-            .filter(|(of, chain, tail)| *of == table && !present.holds(table, chain, *tail))
-            .collect();
-        let jumps: Vec<_> = base::jumps(table)
-            .filter(|jump| !present.jumps(jump))
-            .collect();
-        if chains.is_empty() && jumps.is_empty() {
+    let mut edits = Edits::default();
+    let mut anew = Vec::new();
+    let shared = shared.chains(context).into_iter();
+    for (table, chain, tail) in shared.chain(base::fixed(context, present)) {
+        let Some(difference) = present.difference(table, &chain, tail) else {
             continue;
+        };
+        let line = |rule: &str| (table, chain.0.clone(), rule.to_owned());
+        if difference.exists && tail < chain.1.len() {
+            edits
+                .put
+                .extend(difference.missing.iter().map(|rule| line(rule)));
         }
-        let section = writer.section(table);
-        for (_, (name, rules), _) in chains {
-            section.chain(name, rules);
-        }
-        for jump in jumps {
-            section.line(format!("-I {} {}", jump.from, jump.rule()));
+        if difference.editable && difference.extra.len() <= MOST_DELETIONS {
+            edits
+                .out
+                .extend(difference.extra.iter().map(|rule| line(rule)));
+        } else {
+            anew.push((table, chain));
         }
     }
+    let jumps = |table| base::jumps(table).filter(|jump| !present.jumps(jump));
+    share(&mut writer, &edits, &anew, jumps);
     let mut gone: Vec<&str> = present
         .chains(Table::Nat)
         .filter(|chain| is_service_chain(chain) && !wanted.contains(*chain))
@@ -173,7 +175,7 @@ pub fn whole(context: &Context<'_>, plan: &Plan, present: &Present<'_>) -> Strin
 /// the ports that are left out there is nothing to change.
 pub fn change(context: &Context<'_>, plan: &Plan, delta: &Delta) -> String {
     let mut writer = Writer::new(context.legacy);
-    let mut edits = base::Edits::default();
+    let mut edits = Edits::default();
     let mut gone = Vec::new();
     for change in &delta.ports {
         let render = |port: &Option<std::sync::Arc<PortPlan>>| {
@@ -192,33 +194,47 @@ pub fn change(context: &Context<'_>, plan: &Plan, delta: &Delta) -> String {
                 .filter(|name| !is.own.iter().any(|(other, _)| other == name)),
         );
     }
-    let rewrite = edits.deletions() > MOST_DELETIONS;
-    let chains = if rewrite {
+    let mut anew = Vec::new();
+    if edits.out.len() > MOST_DELETIONS {
         let mut shared = Shared::new();
         for port in context.ports(plan) {
             shared.take(&port::render(context, port));
         }
-        shared.chains(context)
-    } else {
-        Vec::new()
-    };
-    for table in [Table::Filter, Table::Nat] {
-        if !edits.touch(table) {
-            continue;
-        }
-        let section = writer.section(table);
-        if rewrite {
-            for (_, (name, rules), _) in chains.iter().filter(|(of, ..)| *of == table) {
-                section.chain(name, rules);
-            }
-        } else {
-            edits.write(table, section);
-        }
+        let chains = shared.chains(context).into_iter();
+        anew.extend(chains.map(|(table, chain, _)| (table, chain)));
+        edits.out.clear();
     }
+    share(&mut writer, &edits, &anew, |_| std::iter::empty());
     let mut gone: Vec<&str> = gone.iter().map(String::as_str).collect();
     gone.sort_by_key(|chain| (names::depth(chain), *chain));
     writer.remove(Table::Nat, &gone);
     writer.finish()
+}
+
+/// Writes shared chains so that a connection always has a way: it is led before it is no longer
+/// refused, and refused before it is no longer led.
+fn share<J: Iterator<Item = Jump>>(
+    writer: &mut Writer,
+    edits: &Edits,
+    anew: &[(Table, Chain)],
+    jumps: impl Fn(Table) -> J,
+) {
+    edits.put(Table::Nat, writer);
+    edits.put(Table::Filter, writer);
+    if !anew.is_empty() {
+        // A chain is emptied where its section begins, not where its rules come.
+        writer.close();
+    }
+    for table in [Table::Filter, Table::Nat] {
+        for (_, (name, rules)) in anew.iter().filter(|(of, _)| *of == table) {
+            writer.section(table).chain(name, rules);
+        }
+        edits.out(table, writer);
+        for jump in jumps(table) {
+            let rule = format!("-I {} {}", jump.from, jump.rule());
+            writer.section(table).line(rule);
+        }
+    }
 }
 
 /// Text that removes everything of Services from the tables; empty where nothing is there.

@@ -12,6 +12,17 @@ pub struct Present<'a> {
     legacy: bool,
 }
 
+/// How a chain that many share differs from what it should be.
+#[derive(Debug, Default)]
+pub(crate) struct Difference<'a> {
+    /// It is there.
+    pub(crate) exists: bool,
+    /// Its last rules are right, and none is there twice: lines can be put in and taken out.
+    pub(crate) editable: bool,
+    pub(crate) missing: Vec<String>,
+    pub(crate) extra: Vec<&'a str>,
+}
+
 impl<'a> Present<'a> {
     /// Reads what `iptables-save` printed, of one table or of several.
     pub fn parse(saved: &'a str) -> Self {
@@ -78,21 +89,38 @@ impl<'a> Present<'a> {
             .is_some_and(|found| found.iter().eq(rules.iter()))
     }
 
-    /// True where the chain is there with these rules, the last `tail` of them in their order:
-    /// that of the others among each other means nothing.
-    pub(crate) fn holds(&self, table: Table, (name, rules): &Chain, tail: usize) -> bool {
+    /// How a chain differs from the one that is wanted, of which the last `tail` rules have their
+    /// order: that of the others among each other means nothing. None where it does not.
+    pub(crate) fn difference(
+        &self,
+        table: Table,
+        (name, rules): &Chain,
+        tail: usize,
+    ) -> Option<Difference<'a>> {
         let Some(found) = self.rules(table, name) else {
-            return false;
+            return Some(Difference::default());
         };
-        if found.len() != rules.len() {
-            return false;
-        }
         let (any, last) = rules.split_at(rules.len() - tail);
-        let (found, found_last) = found.split_at(any.len());
-        let found: HashSet<&str> = found.iter().copied().collect();
-        found.len() == any.len()
-            && any.iter().all(|rule| found.contains(rule.as_str()))
-            && found_last.iter().eq(last.iter())
+        let (there, there_last) = found.split_at(found.len().saturating_sub(tail));
+        let set: HashSet<&str> = there.iter().copied().collect();
+        let wanted: HashSet<&str> = any.iter().map(String::as_str).collect();
+        let difference = Difference {
+            editable: set.len() == there.len() && there_last.iter().eq(last.iter()),
+            missing: any
+                .iter()
+                .filter(|rule| !set.contains(rule.as_str()))
+                .cloned()
+                .collect(),
+            extra: there
+                .iter()
+                .copied()
+                .filter(|rule| !wanted.contains(rule))
+                .collect(),
+            exists: true,
+        };
+        let same =
+            difference.editable && difference.missing.is_empty() && difference.extra.is_empty();
+        (!same).then_some(difference)
     }
 
     /// True where a rule of the jump's chain is the jump.

@@ -100,7 +100,8 @@ impl Writer {
         count.unwrap_or_default() >= self.most_chains
     }
 
-    fn close(&mut self) {
+    /// Ends the section that is open.
+    pub(crate) fn close(&mut self) {
         if let Some((table, section)) = self.open.take() {
             let _ = write!(
                 self.done,

@@ -132,6 +132,58 @@ fn the_last_endpoint_goes_and_comes_back() {
     assert_eq!(node.table("nat"), nat);
 }
 
+/// Led before it is no longer refused, refused before it is no longer led.
+#[test]
+fn a_connection_always_has_a_way() {
+    use crate::build::plan;
+    use services::plan::Plan;
+    use services::render::iptables::{Present, change, whole};
+    let with = |some: bool| {
+        let mut cluster = cluster();
+        service("a", 1).put(&mut cluster);
+        slice(
+            "a",
+            "x",
+            some.then(|| endpoint("10.244.1.1")).into_iter().collect(),
+        )
+        .put(&mut cluster);
+        plan(&cluster)
+    };
+    let without = std::collections::BTreeSet::new();
+    // Which lines come in which order, whether they follow a change or mend what an earlier
+    // process left.
+    let order = |was: &Plan, is: &Plan| {
+        let port = |plan: &Plan| plan.ports().values().next().cloned();
+        let delta = services::Delta {
+            ports: vec![services::plan::PortChange {
+                was: port(was),
+                is: port(is),
+            }],
+        };
+        let mut fake = Fake::default();
+        super::write(&mut fake, was);
+        let saved = fake.iptables_save(IpFamily::V4).unwrap();
+        let context = super::context(is, false, &without);
+        let texts = [
+            change(&context, is, &delta),
+            whole(&context, is, &Present::parse(&saved)),
+        ];
+        let [one, other] = texts.map(|text| {
+            let lines = text.lines().filter_map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                let target = words.iter().position(|word| *word == "-j")?;
+                (words[1] == "KUBE-SERVICES")
+                    .then(|| format!("{} {}", words[0], &words[target + 1][..6]))
+            });
+            lines.collect::<Vec<_>>()
+        });
+        assert_eq!(one, other);
+        one
+    };
+    assert_eq!(order(&with(false), &with(true)), ["-I KUBE-S", "-D REJECT"]);
+    assert_eq!(order(&with(true), &with(false)), ["-I REJECT", "-D KUBE-S"]);
+}
+
 #[test]
 fn leftovers_go_and_what_is_others_stays() {
     let mut node = Node::new();
