@@ -102,8 +102,10 @@ fn main() {
     let took = start.elapsed().as_secs_f64();
     println!("{} Services in all, made in {took:.1} s", size.more);
     agent.clear();
-    let took = agent.start();
-    assert!(agent.endpoints() >= size.services * ENDPOINTS + size.more - size.services);
+    let took = agent.start((
+        size.more,
+        size.services * ENDPOINTS + size.more - size.services,
+    ));
     println!(
         "  from start to programmed: flatnet {:.2} s",
         took.as_secs_f64()
@@ -325,39 +327,44 @@ impl Proxy {
         self.rest(Duration::from_millis(200));
     }
 
-    /// Starts it; the time until it has written its last rule.
-    fn start(&mut self) -> Duration {
+    /// Starts it; the time until it has written its last rule, with so many Services and endpoints
+    /// there.
+    fn start(&mut self, there: (usize, usize)) -> Duration {
         let start = Instant::now();
         let (netns, command) = (&self.netns, &mut self.command);
         let child = run_in(netns, || command.spawn()).unwrap();
         self.child = Some(child.unwrap_or_else(|error| panic!("start {}: {error}", self.name)));
         let mut last = None;
-        while last.is_none_or(|last: Instant| last.elapsed() < QUIET) {
+        loop {
             assert!(start.elapsed() < PATIENCE, "{} is never done", self.name);
             assert!(self.is_alive(), "{} ended, see its log", self.name);
             if self.hears(QUIET / 4, |_| true) {
                 last = Some(Instant::now());
+            } else if let Some(last) = last.filter(|last| last.elapsed() > QUIET) {
+                // Not only between two writes.
+                if self.has(there) {
+                    return last - start;
+                }
             }
         }
-        last.map_or(PATIENCE, |last| last - start)
     }
 
-    /// How many endpoints its tables have.
-    fn endpoints(&self) -> usize {
+    /// Whether its tables have so many Services and endpoints.
+    fn has(&self, (services, endpoints): (usize, usize)) -> bool {
         let mut nftables = Nftables::open_in(&self.netns).unwrap();
-        let tables = self.tables.iter();
-        let counts = tables.map(|(family, name)| {
-            let Some(table) = nftables.read(*family, name).unwrap() else {
-                return 0;
-            };
-            // One has a chain for each, the other an element.
-            let chains = table.chains.keys();
-            let chains = chains.filter(|name| name.starts_with("endpoint-")).count();
+        let (family, name) = self.tables[0];
+        let Some(table) = nftables.read(family, name).unwrap() else {
+            return false;
+        };
+        if self.name == "flatnet" {
             let sets = table.sets.iter();
             let sets = sets.filter(|(name, _)| name.contains("-endpoints"));
-            chains + sets.map(|(_, set)| set.elements.len()).sum::<usize>()
-        });
-        counts.sum()
+            return sets.map(|(_, set)| set.elements.len()).sum::<usize>() >= endpoints;
+        }
+        // One chain each; the endpoints are in its rule.
+        let chains = table.chains.keys();
+        let chains = chains.filter(|name| name.starts_with("service-") && name.contains('/'));
+        chains.count() >= services
     }
 
     fn is_alive(&mut self) -> bool {
@@ -428,13 +435,11 @@ fn cold(size: &Size, agent: &mut Proxy, mut peer: Option<&mut Proxy>) {
     for _ in 0..size.cold_rounds {
         agent.end();
         agent.clear();
-        ours.push(agent.start());
-        assert!(agent.endpoints() >= size.services * ENDPOINTS);
+        ours.push(agent.start((size.services, size.services * ENDPOINTS)));
         if let Some(peer) = &mut peer {
             peer.end();
             peer.clear();
-            theirs.push(peer.start());
-            assert!(peer.endpoints() >= size.services * ENDPOINTS);
+            theirs.push(peer.start((size.services, size.services * ENDPOINTS)));
             // The next round of ours has the machine to itself.
             peer.signal(Signal::SIGSTOP);
         }
@@ -513,10 +518,11 @@ fn change_one(
         slices.patch(&name(chosen), &params, &patch).await.unwrap();
         Instant::now()
     });
-    // Both programs tell by a name what it is: kube-proxy names a chain after each endpoint.
+    // Ours writes elements, kube-proxy the Service's chain.
     let ours = proxy.name == "flatnet";
+    let chain = format!("/{}/", name(chosen));
     let is = |name: Option<&str>| {
-        name.is_some_and(|name| (ours && name.contains("endpoints")) || name.contains(&new))
+        name.is_some_and(|name| (ours && name.contains("-endpoints")) || name.contains(&chain))
     };
     while !proxy.hears(Duration::from_secs(1), is) {
         assert!(sent.elapsed() < PATIENCE, "{} has no {new}", proxy.name);
