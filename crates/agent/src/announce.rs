@@ -29,7 +29,7 @@ use kube::{Client, ResourceExt};
 use linux::Netlink;
 use model::{Cluster, Config, Pool};
 use services::announce::{Announcements, Moved, Slot};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -48,8 +48,6 @@ const DEAF: Duration = Duration::from_millis(1000);
 const DOUBT: Duration = Duration::from_millis(500);
 /// Events of one takeover; with more, a Service's own Event says nothing new.
 const MOST_EVENTS: usize = 64;
-/// How long giving everything back may take at the end.
-const FAREWELL: Duration = Duration::from_millis(1500);
 const CLAIMS: usize = 256;
 
 enum Done {
@@ -91,13 +89,9 @@ struct Announcer {
     conflicts: BTreeMap<IpAddr, Conflict>,
 }
 
-/// Announces until told to stop; then gives everything back.
-pub(crate) async fn run(
-    client: Client,
-    node: String,
-    handle: Handle,
-    mut stop: Option<watch::Receiver<bool>>,
-) -> Result<(), String> {
+/// Announces until dropped. What it holds it does not give back: an agent that is back within the
+/// time of a Lease breaks no connection, and after that another node takes over.
+pub(crate) async fn run(client: Client, node: String, handle: Handle) -> Result<(), String> {
     let (claims, mut claimed) = mpsc::channel(CLAIMS);
     let mut announcer = Announcer::new(&client, &node, handle.clone(), Links::new(claims))?;
     let mut pools = api::watch::raw(api::pool::all(&client), api::watch::settings()).boxed();
@@ -121,12 +115,9 @@ pub(crate) async fn run(
                 look = Instant::now() + LOOK;
                 announcer.look();
             }
-            () = told(&mut stop) => break,
         }
         step = announcer.step();
     }
-    announcer.farewell().await;
-    Ok(())
 }
 
 async fn until(due: Option<Instant>) {
@@ -134,15 +125,6 @@ async fn until(due: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-async fn told(stop: &mut Option<watch::Receiver<bool>>) {
-    if let Some(stop) = stop
-        && stop.wait_for(|stop| *stop).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 fn now() -> std::time::Instant {
@@ -515,16 +497,5 @@ impl Announcer {
             Ok(_) => {}
             Err(error) => warn!("{error}"),
         }
-    }
-
-    /// Gives back what this node holds, so that others need not wait.
-    async fn farewell(mut self) {
-        let mine: Vec<String> = self.election.mine().cloned().collect();
-        let releases = mine.iter().map(|lease| self.leases.release(lease));
-        let all = futures::future::join_all(releases);
-        if tokio::time::timeout(FAREWELL, all).await.is_err() {
-            warn!("not all announced addresses could be given back in time");
-        }
-        self.links.stop();
     }
 }

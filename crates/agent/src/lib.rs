@@ -101,7 +101,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut doors = JoinSet::new();
     if let Some(client) = kubernetes.clone() {
         let (node, handle) = (options.node.clone(), announcer.clone());
-        doors.spawn(announce::run(client, node, handle, options.stop));
+        doors.spawn(announce::run(client, node, handle));
     }
     let publisher = Arc::new(publish::Publisher::start(kubernetes, &options.node));
     let proxy = Arc::new(proxy_health::ProxyHealth::new(options.sync_period * 2));

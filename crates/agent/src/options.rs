@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::config::ProxyConfig;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::Update;
 
@@ -49,9 +49,6 @@ pub struct Options {
     pub proxy: Option<ProxyConfig>,
     /// Changes of Services that wait for twice this long make the node unhealthy.
     pub sync_period: Duration,
-    /// True asks the agent to end: it gives back what other nodes may have at once. Without, it
-    /// ends with its future, and others wait until it has been silent for long enough.
-    pub stop: Option<watch::Receiver<bool>>,
 }
 
 impl Options {
@@ -68,7 +65,6 @@ impl Options {
             bind_hard_fail: false,
             proxy: None,
             sync_period: SYNC_PERIOD,
-            stop: None,
         }
     }
 

@@ -3,11 +3,9 @@
 use std::future::Future;
 use std::path::Path;
 use std::process;
-use std::time::Duration;
 
 use model::config::ProxyConfig;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Outcome};
@@ -25,18 +23,6 @@ pub fn log() {
 
 /// Runs a daemon until it ends or is told to (SIGTERM, SIGINT).
 pub fn serve<E: ToString>(name: &str, work: impl Future<Output = Result<(), E>>) -> Outcome {
-    serve_until(name, None, work)
-}
-
-/// How long a daemon that is told to end has for its farewell.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-/// The same, for a daemon that has something to do before it ends: `stop` tells it.
-fn serve_until<E: ToString>(
-    name: &str,
-    stop: Option<watch::Sender<bool>>,
-    work: impl Future<Output = Result<(), E>>,
-) -> Outcome {
     log();
     tracing::info!(
         daemon = name,
@@ -48,18 +34,11 @@ fn serve_until<E: ToString>(
     let ended = runtime.block_on(async {
         let told = |kind| signal(kind).map_err(|error| Failure::Failed(format!("watch for signals: {error}")));
         let (mut term, mut int) = (told(SignalKind::terminate())?, told(SignalKind::interrupt())?);
-        let mut work = std::pin::pin!(work);
         tokio::select! {
-            result = &mut work => return result.map_err(|error| Failure::Failed(format!("{name}: {}", error.to_string()))),
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            result = work => result.map_err(|error| Failure::Failed(format!("{name}: {}", error.to_string()))),
+            _ = term.recv() => Ok(()),
+            _ = int.recv() => Ok(()),
         }
-        if let Some(stop) = stop {
-            stop.send_replace(true);
-            // Whether it was in time or not, this is the end.
-            let _ = tokio::time::timeout(FAREWELL, work).await;
-        }
-        Ok(())
     });
     match &ended {
         Ok(()) => tracing::info!(daemon = name, "ended"),
@@ -100,9 +79,7 @@ pub fn agent(agent: cli::Agent) -> Outcome {
     if let Some(proxy) = proxy {
         options = options.with_proxy(proxy);
     }
-    let (stop, told) = watch::channel(false);
-    options.stop = Some(told);
-    serve_until("agent", Some(stop), ::agent::run(options))
+    serve("agent", ::agent::run(options))
 }
 
 fn proxy_config(file: &Path) -> Result<ProxyConfig, Failure> {
