@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
 use crate::error::{Error, Result};
@@ -70,6 +71,8 @@ pub struct Link {
     pub peer_netns: Option<i32>,
     /// Index of the bridge it is a port of.
     pub master: Option<u32>,
+    /// As a bridge's port: frames may leave by it that came by it.
+    pub hairpin: bool,
     /// Free text (`ip link set alias`).
     pub alias: Option<String>,
 }
@@ -146,6 +149,8 @@ pub struct LinkChange<'a> {
     pub name: Option<&'a str>,
     /// Bridge by index, 0 for none.
     pub master: Option<u32>,
+    /// As a bridge's port: whether frames may leave by it that came by it.
+    pub hairpin: Option<bool>,
     /// Namespace it moves to.
     pub netns: Option<&'a NetNs>,
     /// Free text.
@@ -263,6 +268,10 @@ impl Netlink {
                 operation: "change",
             },
         );
+        let changed = changed.and_then(|()| match change.hairpin {
+            Some(hairpin) => self.set_hairpin(index, hairpin),
+            None => Ok(()),
+        });
         // The name says more than the index; it costs a request only where something failed.
         changed.map_err(|error| match self.link_by_index(index) {
             Ok(Some(link)) => Error {
@@ -271,6 +280,27 @@ impl Netlink {
             },
             _ => error,
         })
+    }
+
+    /// A request of its own: the kernel takes settings of a port only from one that is a port
+    /// already, and only with the request that also makes links.
+    fn set_hairpin(&mut self, index: u32, hairpin: bool) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
+                hairpin,
+            )])),
+        ]));
+        self.change(
+            RouteNetlinkMessage::NewLink(message),
+            0,
+            &About {
+                object: &|| format!("link #{index}"),
+                operation: "set hairpin mode of",
+            },
+        )
     }
 
     /// Sets a link up.
@@ -410,6 +440,7 @@ pub(crate) fn parse(message: &LinkMessage) -> Option<Link> {
         peer: None,
         peer_netns: None,
         master: None,
+        hairpin: false,
         alias: None,
     };
     for attribute in &message.attributes {
@@ -421,7 +452,10 @@ pub(crate) fn parse(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(*id),
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-            LinkAttribute::LinkInfo(info) => link.kind = kind(info),
+            LinkAttribute::LinkInfo(info) => {
+                link.kind = kind(info);
+                link.hairpin = is_hairpin(info);
+            }
             _ => {}
         }
     }
@@ -445,6 +479,15 @@ fn kind(info: &[LinkInfo]) -> Kind {
         Some(other) => Kind::Other(other.to_string()),
         None => Kind::Other(String::new()),
     }
+}
+
+fn is_hairpin(info: &[LinkInfo]) -> bool {
+    info.iter().any(|item| match item {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            port.contains(&InfoBridgePort::HairpinMode(true))
+        }
+        _ => false,
+    })
 }
 
 fn parse_vxlan(data: &[InfoVxlan]) -> Vxlan {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use linux::Kind;
+use linux::{Kind, LinkChange};
 use model::config::PodMode;
 
 use super::lab::{Node, Pod, can_run, connect, ip_of};
@@ -23,7 +23,7 @@ fn pods_hang_on_the_bridge() {
     if !can_run("pods_hang_on_the_bridge") {
         return;
     }
-    let node = node(PodMode::Bridge);
+    let mut node = node(PodMode::Bridge);
     let (a, b) = (Pod::new("a"), Pod::new("b"));
     let (result_a, result_b) = (node.add(&a), node.add(&b));
     assert_eq!(result_a["interfaces"][0]["name"], "cni0");
@@ -64,9 +64,26 @@ fn pods_hang_on_the_bridge() {
         );
     }
     let mut conf = node.conf("1.1.0");
-    conf["prevResult"] = result_a;
-    let check = node.call("CHECK", &a.id, &a.path(), &conf);
-    assert!(check.ok, "{check:?}");
+    conf["prevResult"] = result_a.clone();
+    let check = || node.call("CHECK", &a.id, &a.path(), &conf);
+    assert!(check().ok, "{:?}", check());
+    // A port that lost hairpin mode, or has it from no agent before this one.
+    let port = result_a["interfaces"][1]["name"].as_str().unwrap();
+    let link = netlink.expect_link(port).unwrap();
+    assert!(link.hairpin);
+    let change = LinkChange {
+        hairpin: Some(false),
+        ..LinkChange::default()
+    };
+    netlink.change_link(link.index, &change).unwrap();
+    let told = check();
+    assert!(
+        !told.ok && told.json.to_string().contains("hairpin"),
+        "{told:?}"
+    );
+    node.kill_agent();
+    node.start_agent();
+    assert!(netlink.expect_link(port).unwrap().hairpin);
     node.del(&a);
     assert!(a.netlink().link("eth0").unwrap().is_none());
 }

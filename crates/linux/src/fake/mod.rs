@@ -83,6 +83,7 @@ impl Fake {
             peer: None,
             peer_netns: None,
             master: None,
+            hairpin: false,
             alias: None,
         });
         self.next_index
@@ -201,6 +202,7 @@ impl Kernel for Fake {
             if let Some(master) = change.master {
                 link.master = Some(master).filter(|master| *master != 0);
             }
+            link.hairpin = change.hairpin.unwrap_or(link.hairpin);
         }
         Ok(())
     }

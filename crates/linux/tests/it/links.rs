@@ -62,7 +62,16 @@ fn a_bridge_with_a_port_renamed_and_moved() {
         )
     })
     .unwrap();
-    assert_eq!(net.expect_link("port").unwrap().master, Some(bridge.index));
+    let port = net.expect_link("port").unwrap();
+    assert_eq!((port.master, port.hairpin), (Some(bridge.index), false));
+    for hairpin in [true, false] {
+        let change = LinkChange {
+            hairpin: Some(hairpin),
+            ..LinkChange::default()
+        };
+        net.change_link(port.index, &change).unwrap();
+        assert_eq!(net.expect_link("port").unwrap().hairpin, hairpin);
+    }
     let far = net.expect_link("far").unwrap();
     assert!(!far.up);
     let (elsewhere, mut other) = namespace();

@@ -138,6 +138,13 @@ impl Wires {
         let link = self.node.expect_link(&interface.host_link)?.index;
         self.limit(interface, link)?;
         if interface.mode == PodMode::Bridge {
+            // A pod that calls a Service may be given itself: with br_netfilter the answer of
+            // the Service's rules is a frame back to the port it came by.
+            let change = LinkChange {
+                hairpin: Some(true),
+                ..LinkChange::default()
+            };
+            self.node.change_link(link, &change)?;
             let bridge = self.node.expect_link(BRIDGE)?.index;
             return self.know_neighbour(interface, bridge);
         }
@@ -314,9 +321,14 @@ impl Wires {
                 link.up
                     && link.mtu == interface.mtu
                     && match interface.mode {
-                        PodMode::Bridge => links.iter().any(|bridge| {
-                            bridge.name == BRIDGE && bridge.up && link.master == Some(bridge.index)
-                        }),
+                        PodMode::Bridge => {
+                            let is_ours = |bridge: &Link| {
+                                bridge.name == BRIDGE
+                                    && bridge.up
+                                    && link.master == Some(bridge.index)
+                            };
+                            link.hairpin && links.iter().any(is_ours)
+                        }
                         PodMode::Routed => interface.addresses.iter().zip(&interface.gateways).all(
                             |(ip, gateway)| {
                                 let (ip, gateway) = (single(ip.addr()), single(gateway.addr()));

@@ -50,6 +50,11 @@ impl Wires {
                 let bridge = self.node().link(BRIDGE)?.map(|bridge| bridge.index);
                 if bridge.is_none() || link.master != bridge {
                     wrong.push(format!("link {name} is no port of {BRIDGE}"));
+                } else if !link.hairpin {
+                    wrong.push(format!(
+                        "port {name} of {BRIDGE} is not in hairpin mode: the pod does not reach \
+                         itself through a Service"
+                    ));
                 }
             }
             PodMode::Routed => {
