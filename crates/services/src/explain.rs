@@ -15,9 +15,9 @@ pub enum Origin {
     /// A process of this node.
     Node,
     /// A pod of this node. Where the setting tells pods by their addresses, the source decides
-    /// what rules take for a pod, whatever is said here.
+    /// what rules take for a pod, and for one of this node, whatever is said here.
     Pod,
-    /// Anybody else.
+    /// Anybody else, pods of other nodes too.
     Elsewhere,
 }
 
@@ -93,9 +93,9 @@ impl Question {
         self.source == endpoint.ip
     }
 
-    /// By the rule that the settings give, which sees a packet and not who sent it.
-    fn is_from_pod(&self, settings: &Settings) -> bool {
-        match &settings.local {
+    /// Whether a rule of the settings takes it for a pod's: it sees a packet, not who sent it.
+    fn is_told_by(&self, pods: &Local) -> bool {
+        match pods {
             Local::Sources(ranges) => ranges.iter().any(|range| range.contains(&self.source)),
             Local::Link(_) => self.origin == Origin::Pod,
         }
@@ -180,11 +180,10 @@ fn verdict(
         return Verdict::Reject(NO_ENDPOINTS);
     }
     let local = frontend.policy == TrafficPolicy::Local;
-    let from_pod = question.is_from_pod(settings);
     let (endpoints, masquerade) = if frontend.kind == FrontendKind::ClusterIp {
         let masquerade = if settings.masquerade_all {
             Some(MASQUERADE_ALL)
-        } else if settings.tells_pods(port.v6) && !from_pod {
+        } else if settings.tells_pods(port.v6) && !question.is_told_by(&settings.local) {
             Some(NOT_A_POD)
         } else {
             None
@@ -193,7 +192,7 @@ fn verdict(
         (endpoints, masquerade)
     } else if !local {
         (&port.cluster, Some(CLUSTER_WIDE))
-    } else if from_pod {
+    } else if question.is_told_by(&settings.own_pods) {
         (&port.cluster, None)
     } else if question.origin == Origin::Node {
         (&port.cluster, Some(FROM_NODE))

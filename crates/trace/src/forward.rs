@@ -391,6 +391,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_meets_the_local_policy_of_another_node_and_not_of_its_own() {
+        let ask = |to: &str, endpoints: &[(&str, &str)]| {
+            let cluster = with(|service, slice| {
+                service.external_policy = TrafficPolicy::Local;
+                let all = endpoints.iter().map(|(ip, node)| endpoint(ip, node));
+                slice.endpoints = all.collect();
+            });
+            let (fabric, mode) = (FabricMode::HostGw, ServicesMode::Nftables);
+            traced(cluster, fabric, mode, "pod/web-0", to).unwrap()
+        };
+        let both = [("10.244.1.6", "node1"), ("10.244.2.5", "node2")];
+        let there = ask("node/node2:30080", &both);
+        assert!(there.arrives && there.masqueraded.is_none(), "{there:?}");
+        assert_eq!(there.services[0].node, "node2");
+        assert_eq!(there.services[0].endpoints.len(), 1);
+        let chain = "services-nodeport-local-1".to_owned();
+        assert!(there.services[0].rules.contains(&chain), "{there:?}");
+        let nowhere = ask("node/node2:30080", &both[..1]);
+        assert_eq!(nowhere.services[0].verdict, "drop", "{nowhere:?}");
+        let own = ask("node/node1:30080", &both);
+        assert_eq!(own.services[0].endpoints.len(), 2, "{own:?}");
+    }
+
+    #[test]
     fn a_pod_that_reaches_itself_is_masqueraded() {
         let own = with(|_, slice| slice.endpoints = vec![endpoint("10.244.1.5", "node1")]);
         let trace = ask(own, "pod/web-0", "svc/web:80");

@@ -97,14 +97,19 @@ pub enum FrontendKind {
 /// | ClusterIp, Cluster | any | `cluster` | where the source is no pod |
 /// | ClusterIp, Local | any | `local` | where the source is no pod |
 /// | others, Cluster | any | `cluster` | always |
-/// | others, Local | a pod | `cluster` | never |
+/// | others, Local | a pod of this node | `cluster` | never |
 /// | others, Local | this node | `cluster` | always |
-/// | others, Local | elsewhere | `local` | never |
+/// | others, Local | elsewhere, other nodes' pods too | `local` | never |
 ///
 /// In this order: a source that `sources` does not let in is dropped; with no endpoint anywhere
 /// (`cluster` is empty) the connection is rejected; where only the list it should go to is empty,
 /// dropped. An endpoint that reaches itself is masqueraded in any case. Where pods cannot be told
 /// ([`Settings::tells_pods`]), no source is known to be a pod and none to be no pod.
+///
+/// A pod that reaches another node's external address is not led past the policy there, unlike
+/// with kube-proxy, which takes every pod for its own where it tells them by the cluster's range:
+/// an endpoint on a third node would answer the pod directly, and the pod expects the answer from
+/// the address it called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Frontend {
     /// What it is.
@@ -148,7 +153,7 @@ pub struct PortPlan {
 
 impl PortPlan {
     /// Whether connections of any kind go to `cluster`: with the Local policy for frontends other
-    /// than the ClusterIP those of pods and of this node still do.
+    /// than the ClusterIP those of this node and its pods still do.
     pub fn uses_cluster(&self) -> bool {
         self.frontends.iter().any(|frontend| {
             frontend.kind != FrontendKind::ClusterIp || frontend.policy == TrafficPolicy::Cluster

@@ -15,6 +15,30 @@ pub enum Local {
     Link(String),
 }
 
+impl Local {
+    /// How packets of one node's own pods are told, `own` being the ranges of its pods: by those,
+    /// as far as they are pods' at all. Of a family in which that leaves nothing (the node has no
+    /// range yet, or its pods' addresses are of others) every pod counts as its own.
+    fn on_node(&self, own: &[IpNet]) -> Self {
+        let Self::Sources(all) = self else {
+            return self.clone();
+        };
+        let mut sources = Vec::new();
+        for v6 in [false, true] {
+            let all = all.iter().filter(|range| is_v6(range) == v6);
+            let here = |range| own.iter().filter_map(move |own| common(range, own));
+            let mut known: Vec<IpNet> = all.clone().flat_map(here).collect();
+            if known.is_empty() {
+                known.extend(all);
+            }
+            known.sort();
+            known.dedup();
+            sources.extend(known);
+        }
+        Self::Sources(sources)
+    }
+}
+
 impl Default for Local {
     fn default() -> Self {
         Self::Sources(Vec::new())
@@ -45,6 +69,9 @@ pub struct Settings {
     pub pod_cidrs: Vec<IpNet>,
     /// How pods' packets are told.
     pub local: Local,
+    /// How those of this node's own pods are told: external addresses with the policy Local lead
+    /// only them past the policy.
+    pub own_pods: Local,
     /// Service ranges.
     pub service_cidrs: Vec<IpNet>,
     /// Every connection to a Service's address is masqueraded.
@@ -81,6 +108,7 @@ impl Settings {
             zone: own.zone().map(str::to_owned),
             node_ips: own.addresses.clone(),
             pod_cidrs: own.pod_cidrs.clone(),
+            own_pods: local.on_node(&own.pod_cidrs),
             local,
             service_cidrs: config.service_cidrs.clone(),
             masquerade_all: services.masquerade_all,
@@ -140,6 +168,15 @@ impl Settings {
     /// This node's first address of a family.
     pub fn node_ip(&self, v6: bool) -> Option<IpAddr> {
         self.node_ips.iter().copied().find(|ip| ip.is_ipv6() == v6)
+    }
+}
+
+/// What two ranges have in common: one of them, or nothing.
+fn common(one: &IpNet, other: &IpNet) -> Option<IpNet> {
+    if one.contains(other) {
+        Some(*other)
+    } else {
+        other.contains(one).then_some(*one)
     }
 }
 

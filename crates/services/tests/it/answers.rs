@@ -2,9 +2,9 @@
 //! kube-proxy's behaviour that is decided before any rule is written has its test here.
 
 use model::config::{LocalDetection, NodePortAddresses};
-use model::{Cluster, Config, Protocol, Service, TrafficPolicy};
+use model::{Change, Cluster, Config, Protocol, Service, TrafficPolicy};
 use services::explain::Origin::{Elsewhere, Node, Pod};
-use services::explain::{Answer, Origin, Verdict, explain, trouble};
+use services::explain::{Answer, Origin, Question, Verdict, explain, trouble};
 use services::plan::{FrontendKind, Plan, Settings};
 
 use crate::build::{
@@ -124,6 +124,54 @@ fn with_the_external_policy_local_clients_outside_keep_their_address_and_stay_on
             ],
         );
     }
+}
+
+/// What becomes of a connection of a pod of node2 to node1.
+fn asked_by_a_pod_of_node2(plan: &Plan, to: &str) -> String {
+    let source = if to.starts_with('[') {
+        "fd00:10:244:2::99"
+    } else {
+        "10.244.2.99"
+    };
+    let question = Question {
+        source: ip(source),
+        ..question(Elsewhere, to)
+    };
+    said(&explain(plan, &question))
+}
+
+/// An endpoint of a third node would answer it directly, and not from the address it called.
+#[test]
+fn with_the_external_policy_local_a_pod_of_another_node_gets_what_a_client_outside_does() {
+    let mut service = everything();
+    service.external_policy = TrafficPolicy::Local;
+    let both = with(service.clone(), &["10.244.1.1", "10.244.3.1"]);
+    let all = "10.244.1.1 10.244.3.1";
+    let none_here = plan(&with(service, &["10.244.3.1"]));
+    for to in [BALANCER, EXTERNAL, NODE_PORT] {
+        assert_eq!(asked_by_a_pod_of_node2(&plan(&both), to), "10.244.1.1");
+        assert_eq!(asked_by_a_pod_of_node2(&none_here, to), "drop");
+    }
+    // As ever a pod, where the ClusterIP is called.
+    assert_eq!(asked_by_a_pod_of_node2(&plan(&both), CLUSTER_IP), all);
+    // Which pods are its own is not known to a node without a range, or with one of other pods.
+    let mut bare = both.clone();
+    bare.take(Change::Node(model::Node {
+        pod_cidrs: Vec::new(),
+        ..crate::build::node(1, Some("a"))
+    }));
+    assert_eq!(asked_by_a_pod_of_node2(&plan(&bare), BALANCER), all);
+    assert_ne!(settings(&bare), settings(&both));
+    let ranges = |ranges: &[&str]| {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        let plan = plan_as(&both, |config| {
+            config.services.local_detection = LocalDetection::Ranges(ranges);
+        });
+        asked_by_a_pod_of_node2(&plan, BALANCER)
+    };
+    assert_eq!(ranges(&["10.244.2.0/24"]), all);
+    assert_eq!(ranges(&["10.244.2.0/24", "10.244.1.64/26"]), "10.244.1.1");
+    assert_eq!(ranges(&["0.0.0.0/0"]), "10.244.1.1");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::IpAddr;
 
 use model::Protocol;
-use model::config::LocalDetection;
 use services::{Backend, Origin, Question, Verdict, explain};
 
 use crate::cases::Place;
@@ -22,10 +21,6 @@ pub enum Expect {
     Refused,
     /// Nothing is heard.
     Silence,
-    /// It goes to an endpoint beside the client, past the node that translated it: the reply does
-    /// not come back by that node, so nothing is promised (nor by kube-proxy) but that nobody
-    /// else answers.
-    AroundTheNode(BTreeMap<String, Vec<IpAddr>>),
 }
 
 impl Expect {
@@ -35,19 +30,14 @@ impl Expect {
             Self::Answer(_) => "an answer",
             Self::Refused => "refused",
             Self::Silence => "silence",
-            Self::AroundTheNode(_) => "an answer or none",
         }
     }
 
     pub fn holds(&self, outcome: &Outcome) -> bool {
-        let answered = |who: &BTreeMap<String, Vec<IpAddr>>| {
-            matches!(outcome, Outcome::Answer(greeting) if who
-                .get(&greeting.who)
-                .is_some_and(|seen| seen.contains(&greeting.seen.ip())))
-        };
         match self {
-            Self::Answer(who) => answered(who),
-            Self::AroundTheNode(who) => answered(who) || *outcome == Outcome::Silence,
+            Self::Answer(who) => matches!(outcome, Outcome::Answer(greeting) if who
+                .get(&greeting.who)
+                .is_some_and(|seen| seen.contains(&greeting.seen.ip()))),
             Self::Refused => *outcome == Outcome::Refused,
             Self::Silence => *outcome == Outcome::Silence,
         }
@@ -60,7 +50,6 @@ impl fmt::Display for Expect {
             Self::Refused => f.write_str("refused"),
             Self::Silence => f.write_str("silence"),
             Self::Answer(who) => write!(f, "an answer of {who:?}"),
-            Self::AroundTheNode(who) => write!(f, "an answer of {who:?} or none"),
         }
     }
 }
@@ -126,12 +115,9 @@ fn at_node(lab: &Lab, at: usize, from: Place, source: IpAddr, probe: &Probe) -> 
         Verdict::Reject(_) => Expect::Refused,
         Verdict::Drop(_) => Expect::Silence,
         Verdict::Forward { to, masquerade } => {
-            let mut around = false;
-            let mut seen_by = |backend: &Backend| {
+            let seen_by = |backend: &Backend| {
                 let pod = lab.pod_at(backend.ip).expect("a pod");
                 let masqueraded = masquerade.is_some() || backend.ip == source;
-                let beside = matches!(from, Place::Pod(name) if lab.pod(name).node == pod.node);
-                around |= !masqueraded && beside && pod.node != at;
                 let seen = if masqueraded {
                     addresses(node, v6)
                 } else {
@@ -139,12 +125,7 @@ fn at_node(lab: &Lab, at: usize, from: Place, source: IpAddr, probe: &Probe) -> 
                 };
                 (pod.name.clone(), seen)
             };
-            let who = to.iter().map(|(backend, _)| seen_by(backend)).collect();
-            if around {
-                Expect::AroundTheNode(who)
-            } else {
-                Expect::Answer(who)
-            }
+            Expect::Answer(to.iter().map(|(backend, _)| seen_by(backend)).collect())
         }
     })
 }
@@ -153,11 +134,7 @@ fn at_node(lab: &Lab, at: usize, from: Place, source: IpAddr, probe: &Probe) -> 
 fn origin(lab: &Lab, at: usize, from: Place) -> Origin {
     match from {
         Place::Node(there) if there == at => Origin::Node,
-        Place::Pod(name) => match lab.config.services.local_detection {
-            LocalDetection::ClusterCidr => Origin::Pod,
-            _ if lab.pod(name).node == at => Origin::Pod,
-            _ => Origin::Elsewhere,
-        },
+        Place::Pod(name) if lab.pod(name).node == at => Origin::Pod,
         _ => Origin::Elsewhere,
     }
 }

@@ -139,7 +139,7 @@ fn has_no_rule(lab: &Lab, from: Place, kind: &str, expect: &Expect) -> bool {
 fn patience(lab: &Lab, probe: &Probe, expect: &Expect) -> Duration {
     let iptables = lab.config.services.mode == ServicesMode::Iptables;
     match expect {
-        Expect::Silence | Expect::AroundTheNode(_) => SILENCE,
+        Expect::Silence => SILENCE,
         // kube-proxy's rules answer TCP too by ICMP. Where that comes while the kernel is still in
         // the call that connects, as it does from a pod, TCP over IPv6 takes it for a passing
         // error, and takes it seriously when it comes for the second try, a second later.

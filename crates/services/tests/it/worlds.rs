@@ -67,6 +67,11 @@ fn configs() -> impl Strategy<Value = Config> {
         LocalDetection::ClusterCidr,
         LocalDetection::ClusterCidr,
         LocalDetection::NodeCidr,
+        // Of IPv4 none of this node's own, of IPv6 a part of it.
+        LocalDetection::Ranges(vec![
+            "10.244.2.0/23".parse().unwrap(),
+            "fd00:10:244:1::/72".parse().unwrap(),
+        ]),
         LocalDetection::InterfaceNamePrefix("fn-".to_owned()),
         LocalDetection::BridgeInterface("cni0".to_owned()),
     ]);
@@ -477,7 +482,14 @@ fn sources(cluster: &Cluster) -> Vec<(Origin, IpAddr)> {
     all.extend([ip("10.244.1.99"), ip("fd00:10:244:1::99")]);
     let pods = all.into_iter().map(|ip| (Origin::Pod, ip));
     let node = OWN.iter().map(|own| (Origin::Node, ip(own)));
-    let elsewhere = ["203.0.113.10", "2001:db8::10", "10.244.2.99", "10.0.1.20"]
+    let elsewhere = [
+        "203.0.113.10",
+        "2001:db8::10",
+        "10.244.2.99",
+        "fd00:10:244:2::99",
+        "10.0.1.20",
+    ];
+    let elsewhere = elsewhere
         .into_iter()
         .map(|source| (Origin::Elsewhere, ip(source)));
     pods.chain(node).chain(elsewhere).collect()

@@ -224,8 +224,8 @@ impl<'a> Port<'a> {
         }
     }
 
-    /// Connections to external addresses: masqueraded where they may cross nodes; from pods and
-    /// from this node they follow no Local policy.
+    /// Connections to external addresses: masqueraded where they may cross nodes; from this
+    /// node and its pods they follow no Local policy.
     fn external_chain(&mut self) {
         if self.external.is_empty() {
             return;
@@ -235,8 +235,9 @@ impl<'a> Port<'a> {
         };
         let mut rules = Vec::new();
         if self.external_local {
-            let pods = from_pods(self.context, about("pod traffic for")).into_iter();
-            rules.extend(pods.map(|pods| pods.jump(&self.cluster_chain)));
+            let own = &self.context.settings.own_pods;
+            let pods = from_pods(own, self.context.v6, about("pod traffic for"));
+            rules.extend(pods.into_iter().map(|pods| pods.jump(&self.cluster_chain)));
             let local = |what| about(what).with("-m addrtype --src-type LOCAL");
             rules.push(local("masquerade LOCAL traffic for").jump(base::MARK));
             rules.push(local("route LOCAL traffic for").jump(&self.cluster_chain));
@@ -401,11 +402,11 @@ impl<'a> Port<'a> {
 
 /// Restricts a rule to what comes from pods: a rule for each range of theirs, none where nothing
 /// tells them.
-fn from_pods(context: &Context<'_>, rule: Rule) -> Vec<Rule> {
-    match &context.settings.local {
+fn from_pods(pods: &Local, v6: bool, rule: Rule) -> Vec<Rule> {
+    match pods {
         Local::Sources(ranges) => ranges
             .iter()
-            .filter(|range| range.addr().is_ipv6() == context.v6)
+            .filter(|range| range.addr().is_ipv6() == v6)
             .map(|range| rule.clone().source(range))
             .collect(),
         Local::Link(name) => vec![rule.link(&pattern(name), true)],
@@ -431,7 +432,7 @@ fn mark_strangers(context: &Context<'_>, rule: Rule) -> Vec<String> {
                 "MARK --set-xmark 0x0/{:#x}",
                 context.settings.masquerade_mark
             );
-            let pods = from_pods(context, rule.clone()).into_iter();
+            let pods = from_pods(&context.settings.local, context.v6, rule.clone()).into_iter();
             let mut rules = vec![rule.jump(base::MARK)];
             rules.extend(pods.map(|pods| pods.jump(&unmark)));
             rules

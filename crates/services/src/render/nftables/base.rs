@@ -232,8 +232,8 @@ pub(super) fn within(key: Key, range: IpNet) -> Vec<Statement> {
 }
 
 /// The tests that a packet is a pod's: each by itself is enough.
-pub(super) fn a_pod(settings: &Settings, v6: bool) -> impl Iterator<Item = Vec<Statement>> {
-    let tests = match &settings.local {
+pub(super) fn a_pod(pods: &Local, v6: bool) -> impl Iterator<Item = Vec<Statement>> {
+    let tests = match pods {
         Local::Link(name) => vec![vec![Statement::is(Key::IifName, Value::Name(name.clone()))]],
         Local::Sources(ranges) => ranges
             .iter()
@@ -245,9 +245,9 @@ pub(super) fn a_pod(settings: &Settings, v6: bool) -> impl Iterator<Item = Vec<S
 }
 
 /// The tests that it is not, all of which must hold; none where a pod cannot be told.
-pub(super) fn not_a_pod(settings: &Settings, v6: bool) -> Option<Vec<Statement>> {
+pub(super) fn not_a_pod(pods: &Local, v6: bool) -> Option<Vec<Statement>> {
     let mut tests = Vec::new();
-    for pod in a_pod(settings, v6) {
+    for pod in a_pod(pods, v6) {
         match pod.as_slice() {
             [Statement::Match { key, value, .. }] => {
                 tests.push(Statement::is_not(key.clone(), value.clone()));

@@ -50,7 +50,7 @@ pub(crate) struct Split {
     pub v6: bool,
     /// How the frontend is told.
     pub by: By,
-    /// How many endpoints there are for pods and this node.
+    /// How many endpoints there are for this node and its pods.
     pub cluster: u32,
     /// How many for the others.
     pub local: u32,
@@ -287,7 +287,7 @@ impl Pick {
         match self.mark {
             Mark::Never => {}
             Mark::NotPods if !settings.masquerade_all => {
-                rules.extend(base::not_a_pod(settings, self.v6).map(|mut tests| {
+                rules.extend(base::not_a_pod(&settings.local, self.v6).map(|mut tests| {
                     tests.push(mark);
                     Rule::new(tests).comment("no pod: the answer must come back this way")
                 }));
@@ -367,7 +367,7 @@ impl Pick {
 }
 
 impl Split {
-    /// For pods, which reach any endpoint with their own address.
+    /// For this node's pods, which reach any endpoint with their own address.
     fn pods(&self) -> Pick {
         Pick {
             v6: self.v6,
@@ -402,8 +402,9 @@ impl Split {
 
     fn rules(&self, settings: &Settings) -> Vec<Rule> {
         let to = |pick: Pick| Statement::Verdict(Target::from(pick).verdict());
-        let mut rules: Vec<Rule> = base::a_pod(settings, self.v6)
-            .map(|tests| Rule::new([tests, vec![to(self.pods())]].concat()).comment("a pod"))
+        let mut rules: Vec<Rule> = base::a_pod(&settings.own_pods, self.v6)
+            .map(|tests| Rule::new([tests, vec![to(self.pods())]].concat()))
+            .map(|rule| rule.comment("a pod of this node"))
             .collect();
         let local = Rule::new([Statement::SaddrIsLocal, to(self.node())]);
         rules.push(local.comment("this node"));
