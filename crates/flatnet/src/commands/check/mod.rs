@@ -113,19 +113,28 @@ async fn try_all(
         }
     }
     let wanted = paths::paths(&ends, plan.nodes.len());
+    let failed = |tried: &Tried, path: &Path| {
+        let wrong = |seen| paths::wrong_source(path, &ends, seen).is_some();
+        !tried.is_fine() || tried.seen.is_some_and(wrong)
+    };
+    let start = Instant::now();
     let tries = futures::stream::iter(wanted.into_iter().map(|path| {
         let (from, to) = (&stations[path.from], &stations[path.to]);
-        async move { (from.call(to, path.v6, patience).await, path) }
+        // Again while the nodes may still be following a change of the fabric, each at its own
+        // time.
+        async move {
+            loop {
+                let tried = from.call(to, path.v6, patience).await;
+                if !failed(&tried, &path) || start.elapsed() > services::SETTLE {
+                    return (tried, path);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }));
     let mut tried: Vec<(Tried, Path)> = tries.buffer_unordered(AT_ONCE).collect().await;
     tried.sort_by_key(|(_, path)| (path.v6, path.kind as u8, path.from, path.to));
-    let failed = |(tried, path): &(Tried, Path)| {
-        !tried.is_fine()
-            || tried
-                .seen
-                .is_some_and(|seen| paths::wrong_source(path, &ends, seen).is_some())
-    };
-    let faults = if tried.iter().any(failed) {
+    let faults = if tried.iter().any(|(tried, path)| failed(tried, path)) {
         faults(paths, plan).await
     } else {
         BTreeMap::new()

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub struct Station {
     netns: Arc<NetNs>,
-    /// MTU of its link.
-    mtu: u32,
+    /// Its link's name.
+    link: String,
     /// Where it answers TCP, one a family.
     tcp: Vec<SocketAddr>,
     /// Where it answers UDP, one a family.
@@ -67,10 +67,7 @@ impl Station {
         servers: &mut JoinSet<()>,
     ) -> Result<Self, String> {
         let words = |error: io::Error| error.to_string();
-        let mtu = Netlink::open_in(&netns)
-            .and_then(|mut links| links.expect_link(link))
-            .map_err(|error| error.to_string())?
-            .mtu;
+        mtu(&netns, link)?;
         let (mut tcp, mut udp) = (Vec::new(), Vec::new());
         for address in addresses {
             let local = SocketAddr::new(*address, 0);
@@ -87,7 +84,7 @@ impl Station {
         }
         Ok(Self {
             netns: Arc::new(netns),
-            mtu,
+            link: link.to_owned(),
             tcp,
             udp,
         })
@@ -123,12 +120,18 @@ impl Station {
             };
         };
         let headers = if v6 { 48 } else { 28 };
-        let whole = self.mtu.min(other.mtu);
-        let (tcp, asked, large) = tokio::join!(
-            self.tcp(tcp, patience),
-            self.udp(udp, 32, patience),
-            self.udp(udp, whole - headers, patience),
-        );
+        // Asked for each time: a change of the fabric may be on its way.
+        let whole = mtu(&self.netns, &self.link)
+            .and_then(|own| Ok(own.min(mtu(&other.netns, &other.link)?)));
+        let large = async {
+            let whole = whole?;
+            self.udp(udp, whole.saturating_sub(headers), patience)
+                .await
+                .map(|_| whole)
+                .map_err(|why| format!("{whole} bytes, not to be split: {why}"))
+        };
+        let (tcp, asked, large) =
+            tokio::join!(self.tcp(tcp, patience), self.udp(udp, 32, patience), large,);
         let (tcp, seen) = match tcp {
             Ok((took, told)) => (Ok(took), Some(told.seen)),
             Err(why) => (Err(why), None),
@@ -136,9 +139,7 @@ impl Station {
         Tried {
             tcp,
             udp: asked,
-            mtu: large
-                .map(|_| whole)
-                .map_err(|why| format!("{whole} bytes, not to be split: {why}")),
+            mtu: large,
             seen,
         }
     }
@@ -227,6 +228,13 @@ impl Station {
         within(patience + Duration::from_millis(100), talk).await?;
         Ok(start.elapsed())
     }
+}
+
+fn mtu(netns: &NetNs, link: &str) -> Result<u32, String> {
+    let found = Netlink::open_in(netns).and_then(|mut links| links.expect_link(link));
+    found
+        .map(|link| link.mtu)
+        .map_err(|error| error.to_string())
 }
 
 async fn blocking<T: Send + 'static>(

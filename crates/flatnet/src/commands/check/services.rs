@@ -23,7 +23,7 @@ const PORT: u16 = 80;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the nodes may take to follow: a connection begun before they did fails only after its
 /// whole time, and is then tried once more.
-const SETTLE: Duration = Duration::from_secs(5);
+pub const SETTLE: Duration = Duration::from_secs(5);
 /// Addresses for documentation: nobody else has them.
 const EXTERNAL: [&str; 2] = ["198.51.100.53", "2001:db8:53::1"];
 
