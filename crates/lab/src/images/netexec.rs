@@ -48,7 +48,7 @@ pub(super) fn main(args: &[String]) -> Result<i32, String> {
     let udp = if udp == -1 { None } else { Some(port(udp)?) };
     let addresses = addresses(flags.text("udp-listen-addresses", ""))?;
     let forced = Some(flags.text("http-override", "").to_owned()).filter(|p| !p.is_empty());
-    let code = serve::run(async move {
+    let code = serve::run_and_linger(Duration::from_secs(delay), async move {
         let ready = Arc::new(AtomicBool::new(udp.is_none()));
         if let Some(port) = udp {
             for socket in sockets(port, &addresses).await? {
@@ -71,10 +71,6 @@ pub(super) fn main(args: &[String]) -> Result<i32, String> {
         serve::log(&format!("Started HTTP server on port {http}"));
         Ok(())
     });
-    if delay > 0 && code == 0 {
-        serve::log(&format!("Sleeping {delay} seconds before terminating..."));
-        std::thread::sleep(Duration::from_secs(delay));
-    }
     Ok(code)
 }
 

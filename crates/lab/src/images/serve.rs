@@ -85,6 +85,15 @@ pub(super) fn run<F>(start: F) -> i32
 where
     F: Future<Output = Result<(), String>>,
 {
+    run_and_linger(Duration::ZERO, start)
+}
+
+/// The same, and serves on for a time after it was asked to end: callers that do not know yet
+/// are not turned away.
+pub(super) fn run_and_linger<F>(linger: Duration, start: F) -> i32
+where
+    F: Future<Output = Result<(), String>>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -98,7 +107,15 @@ where
     runtime.block_on(async {
         let end = stopped();
         match start.await {
-            Ok(()) => end.await,
+            Ok(()) => {
+                let code = end.await;
+                if !linger.is_zero() {
+                    let seconds = linger.as_secs();
+                    log(&format!("Sleeping {seconds} seconds before terminating..."));
+                    tokio::time::sleep(linger).await;
+                }
+                code
+            }
             Err(text) => {
                 eprintln!("{text}");
                 1

@@ -50,7 +50,7 @@ fn servers_answer_and_end_when_asked() {
             &sandbox,
             "net-0",
             agnhost,
-            &["netexec", "--http-port=8080"],
+            &["netexec", "--http-port=8080", "--delay-shutdown=2"],
         )
         .await;
         start(&pod, &sandbox, "db-0", "example.com/db:1", &[]).await;
@@ -147,6 +147,19 @@ fn servers_answer_and_end_when_asked() {
         assert_eq!(shown, "nginx -g daemon off; ");
         for id in ["nginx-0", "net-0", "db-0", "who-0", "echo-0", "tool-0"] {
             sandbox.signal(id, libc::SIGTERM).await.unwrap();
+            if id == "net-0" {
+                let asked = || {
+                    let log = pod.logged(id);
+                    log.iter().any(|line| line.contains("Sleeping 2 seconds"))
+                };
+                let until = Instant::now() + Duration::from_secs(10);
+                while !asked() {
+                    assert!(Instant::now() < until, "{:?}", pod.logged(id));
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                // Asked to end, it serves on for those who do not know yet.
+                assert_eq!(get("http://127.0.0.1:8080/hostname").await, "servers");
+            }
             let end = ended(&sandbox, id).await;
             assert!(
                 matches!(end, ContainerState::Exited { code: 0, .. }),
