@@ -111,12 +111,12 @@ impl Publisher {
         match (kind, name.split_once('/')) {
             ("Node", None) if own => self.node_event("InvalidNode", problem),
             ("ConfigMap", Some((namespace, name))) => {
-                let on = reference("ConfigMap", Some(namespace), name, "");
-                self.event(on, "InvalidConfiguration", problem);
+                let on = reference("ConfigMap", Some(namespace), name, uid);
+                self.shared_event(on, "InvalidConfiguration", problem);
             }
             (kind @ ("Service" | "EndpointSlice"), Some((namespace, name))) => {
                 let on = reference(kind, Some(namespace), name, uid);
-                self.event(on, &format!("Invalid{kind}"), problem);
+                self.shared_event(on, &format!("Invalid{kind}"), problem);
             }
             _ => {}
         }
@@ -131,6 +131,12 @@ impl Publisher {
     fn event(&self, on: ObjectReference, reason: &str, message: &str) {
         if let Some(recorder) = &self.recorder {
             recorder.warning(on, reason, message);
+        }
+    }
+
+    fn shared_event(&self, on: ObjectReference, reason: &str, message: &str) {
+        if let Some(recorder) = &self.recorder {
+            recorder.shared_warning(on, reason, message);
         }
     }
 }

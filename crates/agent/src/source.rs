@@ -79,6 +79,15 @@ pub(crate) async fn open(
                     api::convert::CONFIG_NAMESPACE,
                     api::convert::CONFIG_NAME
                 )),
+                api::watch::ConfigUpdate::Bad { uid, error } => Update::Bad {
+                    object: format!(
+                        "ConfigMap {}/{}",
+                        api::convert::CONFIG_NAMESPACE,
+                        api::convert::CONFIG_NAME
+                    ),
+                    uid,
+                    problem: error.to_string(),
+                },
                 api::watch::ConfigUpdate::Problem(error) => problem(&error),
             });
             let all = stream::select(services, stream::select(fabric, config));

@@ -2,6 +2,7 @@
 //! up, many similar ones become one, and one object cannot flood the cluster.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -54,6 +55,8 @@ pub struct Report {
     pub reason: String,
     /// The sentence.
     pub message: String,
+    /// Every node's agent says the same: it is one Event, of whoever writes it first.
+    pub shared: bool,
 }
 
 /// The reference to put into an Event on `object`.
@@ -99,14 +102,31 @@ impl Recorder {
         self.record(on, Severity::Warning, reason, message.into());
     }
 
+    /// What the recorders of all nodes see, and one Event is enough for: a thousand nodes must
+    /// not fill an object's list of Events.
+    pub fn shared_warning(&self, on: ObjectReference, reason: &str, message: impl Into<String>) {
+        self.send(Report {
+            on,
+            severity: Severity::Warning,
+            reason: reason.to_owned(),
+            message: message.into(),
+            shared: true,
+        });
+    }
+
     /// Something happened to `on`.
     pub fn record(&self, on: ObjectReference, severity: Severity, reason: &str, message: String) {
-        let report = Report {
+        self.send(Report {
             on,
             severity,
             reason: reason.to_owned(),
             message,
-        };
+            shared: false,
+        });
+    }
+
+    fn send(&self, report: Report) {
+        let reason = report.reason.clone();
         if let Err(error) = self.queue.try_send(report) {
             tracing::debug!(reason, "event dropped: {error}");
         }
@@ -240,10 +260,14 @@ impl Correlator {
         if self.seen.len() >= REMEMBERED && !self.seen.contains_key(&key) {
             forget_oldest(&mut self.seen, |seen| seen.last.as_second());
         }
+        let unique = if report.shared {
+            u128::from(hash(&report))
+        } else {
+            now.as_nanosecond().unsigned_abs()
+        };
         let name = format!(
-            "{}.{:x}",
-            report.on.name.as_deref().unwrap_or_default(),
-            now.as_nanosecond()
+            "{}.{unique:x}",
+            report.on.name.as_deref().unwrap_or_default()
         );
         let seen = self.seen.entry(key.clone()).or_insert(Seen {
             name,
@@ -262,6 +286,13 @@ impl Correlator {
             key,
         }
     }
+}
+
+/// The same on every node, for the same words about the same object.
+fn hash(report: &Report) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&report.on.uid, &report.reason, &report.message).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn forget_oldest<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, age: impl Fn(&V) -> i64) {
@@ -309,6 +340,8 @@ async fn send(client: &Client, source: &EventSource, write: Write, correlator: &
             Ok(_) => return,
             // The Event has expired: write it anew.
             Err(kube::Error::Api(status)) if status.code == 404 && write.count > 1 => {}
+            // Another node was first.
+            Err(kube::Error::Api(status)) if status.code == 409 && write.report.shared => return,
             // The API server answered: more tries give the same answer.
             Err(kube::Error::Api(status)) => {
                 tracing::debug!(
@@ -364,6 +397,7 @@ mod tests {
             severity: Severity::Warning,
             reason: "BackOff".to_owned(),
             message: message.to_owned(),
+            shared: false,
         }
     }
 
@@ -379,6 +413,26 @@ mod tests {
         assert_eq!((first.count, again.count), (1, 2));
         assert_eq!(first.name, again.name);
         assert_eq!((again.first, again.last), (at(1), at(2)));
+    }
+
+    #[test]
+    fn what_all_nodes_say_has_one_name() {
+        let name = |message: &str, uid: &str, second| {
+            let mut shared = Report {
+                shared: true,
+                ..report(message)
+            };
+            shared.on.uid = Some(uid.to_owned());
+            let write = Correlator::default().take(shared, at(second));
+            write.unwrap().name
+        };
+        assert_eq!(name("x", "1", 1), name("x", "1", 2));
+        assert_ne!(name("x", "1", 1), name("y", "1", 1));
+        // The object of that name before this one is another.
+        assert_ne!(name("x", "1", 1), name("x", "2", 1));
+        let (a, b) = (report("x"), report("x"));
+        let of = |report, second| Correlator::default().take(report, at(second)).unwrap().name;
+        assert_ne!(of(a, 1), of(b, 2));
     }
 
     #[test]

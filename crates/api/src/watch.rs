@@ -100,7 +100,14 @@ pub enum ConfigUpdate {
     Config(Box<model::Config>),
     /// There is no configuration; the last one stays in force.
     Missing,
-    /// It cannot be read; the last good one stays in force.
+    /// It cannot be understood; the last good one stays in force.
+    Bad {
+        /// The ConfigMap's `metadata.uid`.
+        uid: String,
+        /// Where, and why.
+        error: Error,
+    },
+    /// The connection failed; what was known stays.
     Problem(Error),
 }
 
@@ -180,7 +187,12 @@ pub fn config(client: &Client) -> BoxStream<'static, ConfigUpdate> {
                             last = Some(config.clone());
                             Some(ConfigUpdate::Config(Box::new(config)))
                         }
-                        Err(error) => Some(ConfigUpdate::Problem(error)),
+                        Err(error) => {
+                            // Whoever puts the last one back must hear that it is good again.
+                            last = None;
+                            let uid = map.metadata.uid.unwrap_or_default();
+                            Some(ConfigUpdate::Bad { uid, error })
+                        }
                     }
                 }
                 Ok(Event::Delete(_)) => Some(ConfigUpdate::Missing),

@@ -147,7 +147,9 @@ impl Nodes {
                 api::convert::CONFIG_NAMESPACE,
                 api::convert::CONFIG_NAME
             ),
-            ConfigUpdate::Problem(error) => tracing::warn!("{error}; keeping the last one"),
+            ConfigUpdate::Problem(error) | ConfigUpdate::Bad { error, .. } => {
+                tracing::warn!("{error}; keeping the last one")
+            }
         }
     }
 

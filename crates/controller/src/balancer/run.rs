@@ -155,7 +155,7 @@ impl Services {
                 true
             }
             // The loop that gives nodes their ranges says so.
-            ConfigUpdate::Missing | ConfigUpdate::Problem(_) => false,
+            ConfigUpdate::Missing | ConfigUpdate::Bad { .. } | ConfigUpdate::Problem(_) => false,
         }
     }
 

@@ -33,6 +33,8 @@ struct Status {
     fabric: String,
     pod_mode: String,
     services: Services,
+    /// What is wrong with the network's configuration; the last good one is in force.
+    configuration: Option<String>,
     cluster_cidrs: Vec<String>,
     service_cidrs: Vec<String>,
     processes: BTreeMap<String, bool>,
@@ -71,6 +73,8 @@ struct Known {
     pods: Vec<Pod>,
     /// The configuration in force, where it can be read.
     config: Option<Config>,
+    /// Why it cannot be read.
+    bad_config: Option<String>,
     /// Services and slices, and who is on which node.
     cluster: Cluster,
 }
@@ -119,11 +123,17 @@ async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
     );
     let (lists, cluster) = futures::join!(lists, trace::cluster(&client));
     let (version, nodes, pods, map) = lists.map_err(fail)?;
+    let config = map.map(|map| api::convert::config(&map)).transpose();
+    let (config, bad_config) = match config {
+        Ok(config) => (config, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     Ok(Known {
         version: version.git_version,
         nodes: nodes.items,
         pods: pods.items,
-        config: map.and_then(|map| api::convert::config(&map).ok()),
+        config,
+        bad_config,
         cluster: cluster.map_err(|failure| failure.to_string())?,
     })
 }
@@ -149,8 +159,10 @@ fn assess(
         .map(|node| row(&node.name, known.as_ref()))
         .collect();
     let services = services(plan, known.as_ref(), &config);
+    let configuration = known.as_ref().and_then(|known| known.bad_config.clone());
     Status {
         healthy: api == "ok"
+            && configuration.is_none()
             && nodes.iter().all(|node| node.ready)
             && processes.values().all(|runs| *runs),
         name: spec.name.clone(),
@@ -161,6 +173,7 @@ fn assess(
         fabric: shown(&config.fabric.mode),
         pod_mode: shown(&config.pod_mode),
         services,
+        configuration,
         cluster_cidrs: strings(&config.cluster_cidrs),
         service_cidrs: strings(&config.service_cidrs),
         processes,
@@ -281,6 +294,12 @@ fn print(status: &Status) {
     ));
     for problem in &services.problems {
         text.push_str(&format!("          {}\n", toned(problem, Tone::Bad)));
+    }
+    if let Some(wrong) = &status.configuration {
+        text.push_str(&format!(
+            "          {}\n          the nodes keep the last good one; see: kubectl -n kube-system edit configmap flatnet\n",
+            toned(wrong, Tone::Bad)
+        ));
     }
     let stopped: Vec<&str> = status
         .processes

@@ -128,16 +128,31 @@ fn what_cannot_be_served_is_told_and_hurts_nobody_else() {
         let url = format!("http://{}/hostname", cluster_ip(&cluster, "my-app"));
         soon("the others answer", || curl(&cluster, "caller", &[&url]));
     }
+    // Both nodes see it, and it is told once.
     eventually("an Event on the one that lost", PATIENCE, || {
-        let events = cluster.kube(&[
-            "get",
-            "events",
-            "--field-selector",
-            "involvedObject.name=second",
-        ]);
-        events
-            .contains("belongs to Service default/first")
-            .then_some(())
+        let told = cluster.kube(&["describe", "service", "second"]);
+        let count = told.matches("belongs to Service default/first").count();
+        (count == 1).then_some(())
     });
+    // A configuration that cannot be read is told where one looks, and the last one stays.
+    let configure = |from: &str, to: &str| {
+        let map = ["get", "configmap", "flatnet", "-n", "kube-system", "-o"];
+        let text = cluster.kube(&[&map[..], &["json"]].concat());
+        let (applied, said) = apply(&text.replace(from, to));
+        assert!(applied, "{said}");
+    };
+    let configuration = || cluster.json(&["status"])["configuration"].clone();
+    configure("mode: iptables", "mode: iptabels");
+    let told = configuration();
+    let wanted = r#"services.mode: "iptabels" is not known; did you mean "iptables"?"#;
+    assert!(told.as_str().unwrap_or_default().contains(wanted), "{told}");
+    eventually("an Event on the ConfigMap", PATIENCE, || {
+        let map = ["describe", "configmap", "flatnet", "-n", "kube-system"];
+        let told = cluster.kube(&map);
+        (told.matches(wanted).count() == 1).then_some(())
+    });
+    configure("mode: iptabels", "mode: iptables");
+    assert_eq!(configuration(), serde_json::Value::Null);
+    cluster.check_is_green();
     cluster.down();
 }
