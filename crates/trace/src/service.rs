@@ -104,21 +104,25 @@ pub fn target(
             "is headless: DNS gives the pods' own addresses; trace one of them: kubectl get endpointslices",
         );
     }
-    let found = service.ports.iter().find(|each| {
+    let mut fitting = service.ports.iter().filter(|each| {
         port.is_none_or(|port| each.port == port)
             && protocol.is_none_or(|protocol| each.protocol == protocol)
     });
-    let lonely = service.ports.len() == 1 || port.is_some();
+    let found = fitting.next();
+    let lonely = port.is_some() || fitting.next().is_none();
     let Some(found) = found.filter(|_| lonely) else {
         let all: Vec<String> = service
             .ports
             .iter()
             .map(|port| format!("{}/{}", port.port, port.protocol))
             .collect();
-        return wrong(
-            called,
-            format!("say which of its ports: it has {}", all.join(", ")),
-        );
+        let all = all.join(", ");
+        let cause = if found.is_some() {
+            format!("say which of its ports: it has {all}; svc/NAME:PORT, and --protocol")
+        } else {
+            format!("has no such port; it has {all}")
+        };
+        return wrong(called, cause);
     };
     let of = |all: &mut dyn Iterator<Item = IpAddr>| {
         let all: Vec<IpAddr> = all.collect();
@@ -252,8 +256,11 @@ mod tests {
         assert!(
             aimed(&inside(), &service, Some(81))
                 .unwrap_err()
-                .contains("say which")
+                .contains("has no such port; it has 53/UDP, 80/TCP")
         );
+        let udp = Some(Protocol::Udp);
+        let only = target(&inside(), &service, &[], None, udp, false).unwrap();
+        assert_eq!(only.port, Some(53), "one port is of that protocol");
         service.cluster_ips.clear();
         assert!(
             aimed(&inside(), &service, Some(80))

@@ -8,12 +8,15 @@ use lab::paths::ClusterPaths;
 use linux::{Host, NetNs, run_in};
 use model::{Cluster, Config, TrafficPolicy};
 use serde::Serialize;
-use services::{Inspection, Plan, PortPlan, State, inspect};
+use services::{Inspection, Plan, PortPlan, Problem, State, inspect};
 
 use super::{nodes, runtime, trace};
 use crate::cli::Output;
 use crate::commands::{Failure, Outcome};
 use crate::output::{self, Tone, toned};
+
+/// How many endpoints of a Service a line has room for.
+const LISTED: usize = 12;
 
 /// One endpoint as a node sees it.
 #[derive(Debug, Serialize)]
@@ -97,9 +100,13 @@ pub fn show(
         if name.is_none() && !found.others.is_empty() {
             shown.others.insert(node.name.clone(), found.others);
         }
+        let problems: Vec<&Problem> = match &name {
+            Some(name) => plan.problems_of(name).iter().collect(),
+            None => plan.problems().collect(),
+        };
         shown
             .problems
-            .extend(plan.problems().map(ToString::to_string));
+            .extend(problems.into_iter().map(ToString::to_string));
     }
     shown.problems.sort();
     shown.problems.dedup();
@@ -171,20 +178,35 @@ fn rows<'a>(
     })
 }
 
+/// Each endpoint, those that are not used with the reason; of many only the first, and those that
+/// are not used before the others.
+fn listed(endpoints: &[Endpoint]) -> String {
+    if endpoints.is_empty() {
+        return "none".to_owned();
+    }
+    let mut all: Vec<&Endpoint> = endpoints.iter().collect();
+    if all.len() > LISTED {
+        all.sort_by_key(|each| each.used);
+    }
+    let each = all.iter().take(LISTED).map(|each| {
+        let state = if each.used { "" } else { each.why };
+        format!("{} {state}", each.address).trim_end().to_owned()
+    });
+    let mut text = each.collect::<Vec<_>>().join(", ");
+    if all.len() > LISTED {
+        let more = all.len() - LISTED;
+        text.push_str(&format!(" and {more} more (-o json has all)"));
+    }
+    text
+}
+
 fn print(shown: &Shown, whole: bool) {
     let lines = shown.frontends.iter().map(|row| {
         let used = row.endpoints.iter().filter(|each| each.used);
         let local = used.clone().filter(|each| each.local).count();
         let mut endpoints = format!("{} ({local} local)", used.count());
         if whole {
-            let each = row.endpoints.iter().map(|each| {
-                let state = if each.used { "" } else { each.why };
-                format!("{} {state}", each.address).trim_end().to_owned()
-            });
-            endpoints = each.collect::<Vec<_>>().join(", ");
-            if endpoints.is_empty() {
-                endpoints = "none".into();
-            }
+            endpoints = listed(&row.endpoints);
         }
         let affinity = row.affinity.map(|seconds| format!(", sticky {seconds} s"));
         let state = match row.state {
@@ -232,5 +254,27 @@ fn print(shown: &Shown, whole: bool) {
     }
     if !text.is_empty() {
         output::print(&format!("{text}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_the_endpoints_that_are_not_used_and_not_a_thousand() {
+        let endpoint = |n: u16| Endpoint {
+            address: SocketAddr::from(([10, 50, 0, 1], n)),
+            local: false,
+            used: n != 1000,
+            why: if n == 1000 { "not ready" } else { "ready" },
+        };
+        assert_eq!(listed(&[]), "none");
+        let few = listed(&[endpoint(1000), endpoint(1)]);
+        assert_eq!(few, "10.50.0.1:1000 not ready, 10.50.0.1:1");
+        let many: Vec<Endpoint> = (1..=1000).map(endpoint).collect();
+        let line = listed(&many);
+        assert!(line.starts_with("10.50.0.1:1000 not ready, 10.50.0.1:1, "));
+        assert!(line.ends_with(" and 988 more (-o json has all)"), "{line}");
     }
 }
