@@ -151,9 +151,7 @@ impl Serving {
         let triggers = std::mem::take(&mut self.triggers);
         let before = self.services.plan().map(|plan| plan.settings().clone());
         let begun = Instant::now();
-        let report = self
-            .services
-            .reconcile(kernel, cluster, &changed, config, begun);
+        let report = self.services.reconcile(kernel, cluster, &changed, config);
         let took = begun.elapsed();
         let after = self.services.plan().map(Plan::settings);
         let whole = before.as_ref() != after;

@@ -40,8 +40,7 @@ fn bench(services: u32, endpoints: u32) {
     let mut state = Services::new("node1");
     let mut reconcile = |state: &mut Services, cluster: &Cluster, changed: &Changed, what| {
         let (begun, cpu) = (Instant::now(), cpu());
-        let now = Instant::now();
-        let report = state.reconcile(&mut kernel, cluster, changed, &Config::default(), now);
+        let report = state.reconcile(&mut kernel, cluster, changed, &Config::default());
         assert!(report.errors.is_empty(), "{:?}", report.errors);
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         let (took, cpu) = (begun.elapsed(), self::cpu() - cpu);

@@ -124,7 +124,6 @@ impl Services {
         cluster: &Cluster,
         changed: &Changed,
         config: &Config,
-        _now: Instant,
     ) -> Report {
         // A node that is not in the cluster yet keeps what it has; the fabric tells of it.
         let Some(settings) = Settings::of(cluster, config, &self.node) else {

@@ -54,7 +54,7 @@ fn driven() {
             Some(at) => advance(&mut cluster, &worlds[at], &worlds[next], &mut changed),
         }
         at = Some(next);
-        let report = services.reconcile(&mut host, &cluster, &changed, &config, Instant::now());
+        let report = services.reconcile(&mut host, &cluster, &changed, &config);
         assert_eq!((report.errors, report.problems), (vec![], vec![]));
         println!("\ndone {next}");
     }
@@ -338,8 +338,7 @@ fn assert_nothing_left(lab: &mut Lab, mode: ServicesMode, world: &World) {
     let mut host = run_in(&fresh.netns, Host::open).unwrap().unwrap();
     let report = run_in(&fresh.netns, || {
         let all = Changed::default();
-        let now = Instant::now();
-        Services::new("node1").reconcile(&mut host, &lab.cluster, &all, &lab.config, now)
+        Services::new("node1").reconcile(&mut host, &lab.cluster, &all, &lab.config)
     });
     assert_eq!(report.unwrap().errors, []);
     let here = left::read(&lab.nodes[0].station.netns, mode);

@@ -199,7 +199,7 @@ impl Lab {
         let (cluster, config) = (&self.cluster, &self.config);
         let changed = std::mem::take(changed);
         run_in(&station.netns, || {
-            services.reconcile(host, cluster, &changed, config, Instant::now())
+            services.reconcile(host, cluster, &changed, config)
         })
         .unwrap()
     }

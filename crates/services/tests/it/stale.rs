@@ -1,7 +1,6 @@
 //! Which flows the kernel is made to forget, on the fake kernel.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use linux::conntrack::{DST_NAT, Flow, Tuple};
 use linux::fake::Fake;
@@ -52,7 +51,7 @@ impl Node {
         let (fake, cluster) = (&mut self.fake, &self.cluster);
         let config = config(ServicesMode::Nftables);
         let services = &mut self.services;
-        let report = services.reconcile(fake, cluster, &changed, &config, Instant::now());
+        let report = services.reconcile(fake, cluster, &changed, &config);
         assert_eq!(report.errors, []);
     }
 

@@ -262,9 +262,8 @@ impl Node {
         let mut config = config();
         config.services.mode = ServicesMode::Iptables;
         let (host, services) = (&mut self.host, &mut self.services);
-        let now = Instant::now();
         run_in(&self.station.netns, || {
-            services.reconcile(host, &self.cluster, changed, &config, now)
+            services.reconcile(host, &self.cluster, changed, &config)
         })
         .unwrap()
     }

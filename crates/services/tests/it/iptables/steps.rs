@@ -1,7 +1,6 @@
 //! From one state to the next, on a kernel in memory.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use linux::fake::{Fake, Iptables};
 use linux::{Event, Kernel};
@@ -42,10 +41,9 @@ impl Node {
     }
 
     fn reconcile(&mut self, changed: &Changed) -> Report {
-        let now = Instant::now();
-        let report =
-            self.services
-                .reconcile(&mut self.fake, &self.cluster, changed, &self.config, now);
+        let report = self
+            .services
+            .reconcile(&mut self.fake, &self.cluster, changed, &self.config);
         assert_eq!(report.errors, []);
         report
     }

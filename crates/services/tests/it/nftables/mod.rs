@@ -5,8 +5,6 @@ mod oracle;
 mod steps;
 mod text;
 
-use std::time::Instant;
-
 use linux::Kernel;
 use model::{Change, Changed, Cluster, Config};
 use nft::Compiled;
@@ -23,7 +21,7 @@ pub fn reconcile(
     changed: &Changed,
     config: &Config,
 ) -> Report {
-    services.reconcile(kernel, cluster, changed, config, Instant::now())
+    services.reconcile(kernel, cluster, changed, config)
 }
 
 /// Takes changes in and brings them to the kernel.
