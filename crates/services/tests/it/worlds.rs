@@ -499,3 +499,19 @@ fn sources(cluster: &Cluster) -> Vec<(Origin, IpAddr)> {
 pub fn names() -> Vec<model::Key> {
     SERVICES.iter().copied().map(key).collect()
 }
+
+/// The link by which a connection comes.
+pub fn link(world: &World, question: &Question) -> String {
+    let pods = match &world.config.services.local_detection {
+        LocalDetection::BridgeInterface(name) => name.clone(),
+        LocalDetection::InterfaceNamePrefix(prefix) => format!("{prefix}0123"),
+        LocalDetection::ClusterCidr | LocalDetection::NodeCidr | LocalDetection::Ranges(_) => {
+            "fn-0123".to_owned()
+        }
+    };
+    match question.origin {
+        Origin::Node => String::new(),
+        Origin::Pod => pods,
+        Origin::Elsewhere => "eth0".to_owned(),
+    }
+}

@@ -12,25 +12,9 @@ use services::plan::Plan;
 use super::eval::{Fate, Rules};
 use super::{follow, whole, write};
 use crate::build::ip;
-use crate::worlds::{World, changes, empty_world, note, questions, world};
+use crate::worlds::{World, changes, empty_world, link, note, questions, world};
 
 const OWN: [&str; 4] = ["10.0.1.10", "127.0.0.1", "fd00:10:0:1::10", "::1"];
-
-/// The link by which a connection comes.
-fn link(world: &World, question: &Question) -> String {
-    let pods = match &world.config.services.local_detection {
-        LocalDetection::BridgeInterface(name) => name.clone(),
-        LocalDetection::InterfaceNamePrefix(prefix) => format!("{prefix}0123"),
-        LocalDetection::ClusterCidr | LocalDetection::NodeCidr | LocalDetection::Ranges(_) => {
-            "fn-0123".to_owned()
-        }
-    };
-    match question.origin {
-        Origin::Node => String::new(),
-        Origin::Pod => pods,
-        Origin::Elsewhere => "eth0".to_owned(),
-    }
-}
 
 /// What `explain` says, as fates.
 fn expected(plan: &Plan, question: &Question) -> BTreeMap<Fate, f64> {

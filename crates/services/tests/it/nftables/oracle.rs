@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use model::Protocol;
-use model::config::LocalDetection;
 use nft::eval::{Fate, Nat, Packet};
 use nft::{Compiled, Reject};
 use proptest::prelude::*;
@@ -13,7 +12,7 @@ use services::plan::Plan;
 use services::render::nftables::table;
 
 use crate::build::ip;
-use crate::worlds::{World, questions, world};
+use crate::worlds::{World, link, questions, world};
 
 const OWN: [&str; 4] = ["10.0.1.10", "127.0.0.1", "fd00:10:0:1::10", "::1"];
 
@@ -26,22 +25,6 @@ enum End {
     Reset,
     Unreachable,
     Dropped,
-}
-
-/// The link by which a connection comes.
-fn link(world: &World, question: &Question) -> String {
-    let pods = match &world.config.services.local_detection {
-        LocalDetection::BridgeInterface(name) => name.clone(),
-        LocalDetection::InterfaceNamePrefix(prefix) => format!("{prefix}0123"),
-        LocalDetection::ClusterCidr | LocalDetection::NodeCidr | LocalDetection::Ranges(_) => {
-            "fn-0123".to_owned()
-        }
-    };
-    match question.origin {
-        Origin::Node => String::new(),
-        Origin::Pod => pods,
-        Origin::Elsewhere => "eth0".to_owned(),
-    }
 }
 
 /// What `explain` says, with the probability of each end.
