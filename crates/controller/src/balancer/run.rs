@@ -232,8 +232,11 @@ impl Services {
                 self.balancer.remove(&key);
                 self.foreign.remove(&key);
                 self.seen.remove(&key);
-                self.desired.remove(&key);
                 self.unwritten.remove(&key);
+                // Nothing may be left to give, and yet a pool has more than its status says.
+                if self.desired.remove(&key).is_some() {
+                    return true;
+                }
             }
             Fed::Synced => return self.unsynced.remove("Service"),
             Fed::Failed(error) => return self.failed("Service", error),

@@ -141,6 +141,10 @@ async fn services_get_addresses_share_them_lose_them_and_get_others() {
     let why = "10.0.1.200 is in no LoadBalancerPool";
     until_event(&cluster, "c", "AddressWithdrawn", why).await;
 
+    // The pool tells when a Service is gone, also where nobody waits for its address.
+    cluster.delete::<Service>("default", "d").await;
+    until_pool(&cluster, "one given back", |status| status["assigned"] == 1).await;
+
     // Without any pool they wait; somebody else's status is left alone.
     pools.delete("lan", &DeleteParams::default()).await.unwrap();
     until_shown(&cluster, "c", &[]).await;
