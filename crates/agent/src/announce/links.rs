@@ -96,7 +96,7 @@ impl Links {
     }
 
     /// No address is answered for any more.
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         for (_, (_, task)) in std::mem::take(&mut self.tasks) {
             task.abort();
         }
