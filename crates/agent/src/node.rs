@@ -331,7 +331,14 @@ impl Node {
                     due.converge_in(GATHER);
                 }
             }
-            Change::Pod(_) | Change::PodGone(..) => due.publish |= self.cluster.take(change),
+            Change::Pod(_)
+            | Change::PodGone(..)
+            | Change::Namespace(_)
+            | Change::NamespaceGone(_)
+            | Change::Policy(_)
+            | Change::PolicyGone(..)
+            | Change::ClusterPolicy(_)
+            | Change::ClusterPolicyGone(_) => due.publish |= self.cluster.take(change),
         }
     }
 

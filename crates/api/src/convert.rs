@@ -202,10 +202,36 @@ pub fn pod(pod: &Pod) -> Result<model::Pod, Error> {
         node: spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
         ips: pod_ips(&format!("Pod {namespace}/{name}"), pod)?,
         host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
-        labels: pod.labels().clone(),
+        labels: pod.labels().into(),
+        ports: named_ports(pod),
+        created: pod
+            .creation_timestamp()
+            .map_or(0, |created| created.0.as_second()),
+        leaving: pod.metadata.deletion_timestamp.is_some(),
         namespace,
         name,
     })
+}
+
+/// Ports with names of all containers; those of init containers only where they stay (sidecars).
+fn named_ports(pod: &Pod) -> Vec<model::ContainerPort> {
+    let spec = pod.spec.iter();
+    let sidecars = spec
+        .clone()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.flat_map(|spec| &spec.containers).chain(sidecars);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let named = ports.filter_map(|port| {
+        let word = port.protocol.as_deref().unwrap_or("TCP");
+        let known = |protocol: &model::Protocol| protocol.word() == word;
+        Some(model::ContainerPort {
+            name: port.name.as_deref().filter(|name| !name.is_empty())?.into(),
+            protocol: model::Protocol::ALL.into_iter().find(known)?,
+            port: u16::try_from(port.container_port).ok()?,
+        })
+    });
+    named.collect()
 }
 
 fn pod_ips(object: &str, pod: &Pod) -> Result<Vec<IpAddr>, Error> {

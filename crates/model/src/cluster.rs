@@ -8,7 +8,9 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::service::{EndpointSlice, Key, Service};
+use crate::labels::Labels;
+use crate::policy::{ClusterPolicy, Namespace, NetworkPolicy};
+use crate::service::{EndpointSlice, Key, Protocol, Service};
 
 /// A node, as its neighbours need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +57,27 @@ pub struct Pod {
     /// `spec.hostNetwork`.
     pub host_network: bool,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
+    /// Ports of its containers that have a name; policies and Services call them so.
+    #[serde(default)]
+    pub ports: Vec<ContainerPort>,
+    /// `metadata.creationTimestamp`, in seconds since 1970.
+    #[serde(default)]
+    pub created: i64,
+    /// It is being deleted: its addresses may already be another's.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// A port of a container that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ContainerPort {
+    /// `name`.
+    pub name: Box<str>,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `containerPort`.
+    pub port: u16,
 }
 
 /// What is known of the cluster. One owner changes it; readers get clones, which cost nothing
@@ -65,14 +87,22 @@ pub struct Cluster {
     /// Nodes by name.
     pub nodes: OrdMap<String, Node>,
     /// Pods by namespace and name.
-    pub pods: OrdMap<Key, Pod>,
+    pub pods: OrdMap<Key, Arc<Pod>>,
     /// Services by namespace and name.
     pub services: OrdMap<Key, Arc<Service>>,
     /// Endpoint slices by namespace and name.
     pub slices: OrdMap<Key, Arc<EndpointSlice>>,
+    /// Namespaces by name.
+    pub namespaces: OrdMap<String, Arc<Namespace>>,
+    /// NetworkPolicies by namespace and name.
+    pub policies: OrdMap<Key, Arc<NetworkPolicy>>,
+    /// ClusterNetworkPolicies by name.
+    pub cluster_policies: OrdMap<String, Arc<ClusterPolicy>>,
     /// The slices of each Service, in the order of their names: few each, so that a list costs
     /// less than a tree.
     slices_of: OrdMap<Key, Arc<Vec<Arc<EndpointSlice>>>>,
+    /// The pods that say they have an address: for a moment an old one and its successor.
+    claims: OrdMap<IpAddr, Arc<Vec<Key>>>,
 }
 
 /// One change, as it comes from a watch.
@@ -83,7 +113,7 @@ pub enum Change {
     /// A node is gone.
     NodeGone(String),
     /// A pod is there, new or different.
-    Pod(Pod),
+    Pod(Arc<Pod>),
     /// A pod is gone: namespace and name.
     PodGone(String, String),
     /// A Service is there, new or different.
@@ -94,6 +124,18 @@ pub enum Change {
     Slice(Arc<EndpointSlice>),
     /// A slice of endpoints is gone: namespace and name.
     SliceGone(String, String),
+    /// A namespace is there, new or different.
+    Namespace(Arc<Namespace>),
+    /// A namespace is gone.
+    NamespaceGone(String),
+    /// A NetworkPolicy is there, new or different.
+    Policy(Arc<NetworkPolicy>),
+    /// A NetworkPolicy is gone: namespace and name.
+    PolicyGone(String, String),
+    /// A ClusterNetworkPolicy is there, new or different.
+    ClusterPolicy(Arc<ClusterPolicy>),
+    /// A ClusterNetworkPolicy is gone.
+    ClusterPolicyGone(String),
 }
 
 /// What changes touched, so that work costs by their size.
@@ -105,12 +147,18 @@ pub struct Changed {
     pub pods: BTreeSet<Key>,
     /// Services that changed themselves or whose endpoints did.
     pub services: BTreeSet<Key>,
+    /// Namespaces.
+    pub namespaces: BTreeSet<String>,
+    /// NetworkPolicies.
+    pub policies: BTreeSet<Key>,
+    /// ClusterNetworkPolicies.
+    pub cluster_policies: BTreeSet<String>,
 }
 
 impl Changed {
     /// Whether nothing was touched.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.pods.is_empty() && self.services.is_empty()
+        *self == Self::default()
     }
 }
 
@@ -130,11 +178,9 @@ impl Cluster {
             Change::NodeGone(name) => remove(&mut self.nodes, &mut changed.nodes, name).is_some(),
             Change::Pod(pod) => {
                 let key = (pod.namespace.clone(), pod.name.clone());
-                put(&mut self.pods, &mut changed.pods, key, pod)
+                self.put_pod(key, Some(pod), changed)
             }
-            Change::PodGone(namespace, name) => {
-                remove(&mut self.pods, &mut changed.pods, (namespace, name)).is_some()
-            }
+            Change::PodGone(namespace, name) => self.put_pod((namespace, name), None, changed),
             Change::Service(service) => {
                 let key = service.key();
                 put(&mut self.services, &mut changed.services, key, service)
@@ -145,6 +191,42 @@ impl Cluster {
             }
             Change::Slice(slice) => self.put_slice(slice, changed),
             Change::SliceGone(namespace, name) => self.remove_slice((namespace, name), changed),
+            other => self.note_policy(other, changed),
+        }
+    }
+
+    /// Namespaces and what is written about who may talk to whom.
+    fn note_policy(&mut self, change: Change, changed: &mut Changed) -> bool {
+        match change {
+            Change::Namespace(namespace) => {
+                let name = namespace.name.clone();
+                put(
+                    &mut self.namespaces,
+                    &mut changed.namespaces,
+                    name,
+                    namespace,
+                )
+            }
+            Change::NamespaceGone(name) => {
+                remove(&mut self.namespaces, &mut changed.namespaces, name).is_some()
+            }
+            Change::Policy(policy) => {
+                let key = policy.key();
+                put(&mut self.policies, &mut changed.policies, key, policy)
+            }
+            Change::PolicyGone(namespace, name) => {
+                let key = (namespace, name);
+                remove(&mut self.policies, &mut changed.policies, key).is_some()
+            }
+            Change::ClusterPolicy(policy) => {
+                let (all, noted) = (&mut self.cluster_policies, &mut changed.cluster_policies);
+                put(all, noted, policy.name.clone(), policy)
+            }
+            Change::ClusterPolicyGone(name) => {
+                let (all, noted) = (&mut self.cluster_policies, &mut changed.cluster_policies);
+                remove(all, noted, name).is_some()
+            }
+            _ => false,
         }
     }
 
@@ -153,6 +235,40 @@ impl Cluster {
         self.slices_of
             .get(service)
             .map_or(&[], |all| all.as_slice())
+    }
+
+    /// The pod that has an address, and shares it with no node. Where an old pod's object is still
+    /// there and a new pod already has its address, the new one: who is leaving has lost it, else
+    /// the youngest has it.
+    pub fn pod_at(&self, ip: IpAddr) -> Option<&Arc<Pod>> {
+        let claims = self.claims.get(&ip)?;
+        let pods = claims.iter().filter_map(|key| self.pods.get(key));
+        pods.max_by_key(|pod| (!pod.leaving, pod.created, &pod.uid))
+    }
+
+    fn put_pod(&mut self, key: Key, pod: Option<Arc<Pod>>, changed: &mut Changed) -> bool {
+        let old = self.pods.get(&key).cloned();
+        if old == pod {
+            return false;
+        }
+        for ip in old.iter().flat_map(|old| own_ips(old)) {
+            if let Some(claims) = self.claims.get_mut(&ip) {
+                let claims = Arc::make_mut(claims);
+                claims.retain(|other| *other != key);
+                if claims.is_empty() {
+                    self.claims.remove(&ip);
+                }
+            }
+        }
+        for ip in pod.iter().flat_map(|pod| own_ips(pod)) {
+            Arc::make_mut(self.claims.entry(ip).or_default()).push(key.clone());
+        }
+        changed.pods.insert(key.clone());
+        match pod {
+            Some(pod) => self.pods.insert(key, pod),
+            None => self.pods.remove(&key),
+        };
+        true
     }
 
     fn put_slice(&mut self, slice: Arc<EndpointSlice>, changed: &mut Changed) -> bool {
@@ -193,6 +309,12 @@ impl Cluster {
     }
 }
 
+/// Addresses that a pod has for itself.
+fn own_ips(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let own = !pod.host_network;
+    pod.ips.iter().copied().filter(move |_| own)
+}
+
 fn put<K: Ord + Clone, V: PartialEq + Clone>(
     map: &mut OrdMap<K, V>,
     changed: &mut BTreeSet<K>,
@@ -231,6 +353,37 @@ mod tests {
             endpoints: Vec::new(),
             triggered: None,
         }))
+    }
+
+    fn pod(name: &str, created: i64, leaving: bool) -> Change {
+        Change::Pod(Arc::new(Pod {
+            namespace: "ns".into(),
+            name: name.into(),
+            uid: name.into(),
+            node: "node1".into(),
+            ips: vec!["10.244.1.5".parse().unwrap()],
+            host_network: false,
+            labels: Labels::default(),
+            ports: Vec::new(),
+            created,
+            leaving,
+        }))
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_youngest_pod_that_stays() {
+        let mut cluster = Cluster::default();
+        let ip = "10.244.1.5".parse().unwrap();
+        let has = |cluster: &Cluster| cluster.pod_at(ip).map(|pod| pod.name.clone());
+        cluster.take(pod("old", 1, false));
+        cluster.take(pod("new", 2, false));
+        assert_eq!(has(&cluster).as_deref(), Some("new"));
+        cluster.take(pod("new", 2, true));
+        assert_eq!(has(&cluster).as_deref(), Some("old"));
+        cluster.take(Change::PodGone("ns".into(), "old".into()));
+        assert_eq!(has(&cluster).as_deref(), Some("new"));
+        cluster.take(Change::PodGone("ns".into(), "new".into()));
+        assert_eq!(has(&cluster), None);
     }
 
     #[test]

@@ -382,7 +382,7 @@ mod tests {
         world.take(cluster, "a");
         let all = || pools(None);
         let edge = LabelSelector {
-            match_labels: BTreeMap::from([("edge".to_owned(), "yes".to_owned())]),
+            match_labels: model::Labels::from([("edge", "yes")]),
             ..LabelSelector::default()
         };
         let (gone, back) = (["10.0.1.200 lan>-"], ["10.0.1.200 ->lan"]);

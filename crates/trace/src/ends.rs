@@ -110,7 +110,7 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), Error> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// A pod with a network of its own.
-    Pod(Pod),
+    Pod(Arc<Pod>),
     /// A Service: whoever stands behind it.
     Service(Arc<Service>),
     /// A node, or a pod that shares its network.
@@ -267,15 +267,11 @@ pub(crate) fn find_address(
     cluster: &Cluster,
     client: &[IpAddr],
 ) -> Result<End, Error> {
-    let pod = cluster
-        .pods
-        .values()
-        .find(|pod| !pod.host_network && pod.ips.contains(&address));
-    if let Some(pod) = pod {
-        return Ok(End::Pod(Pod {
+    if let Some(pod) = cluster.pod_at(address) {
+        return Ok(End::Pod(Arc::new(Pod {
             ips: vec![address],
-            ..pod.clone()
-        }));
+            ..Pod::clone(pod)
+        })));
     }
     let node = cluster
         .nodes

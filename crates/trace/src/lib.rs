@@ -16,10 +16,11 @@ pub use walk::{Step, Trace, Wish, World, trace};
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use fabric::{Underlay, Uplink};
     use model::config::{FabricMode, ServicesMode};
-    use model::{Change, Cluster, Config, Node, Pod};
+    use model::{Change, Cluster, Config, Labels, Node, Pod};
 
     use crate::{Error, Trace, Wish, World, ends};
 
@@ -91,15 +92,18 @@ pub(crate) mod tests {
             ("kube-system", "proxy", "node1", Some("10.0.1.10"), true),
             ("default", "pending", "", None, false),
         ] {
-            cluster.take(Change::Pod(Pod {
+            cluster.take(Change::Pod(Arc::new(Pod {
                 namespace: namespace.into(),
                 name: name.into(),
                 uid: format!("uid-{name}"),
                 node: node.into(),
                 ips: ip.iter().map(|ip| ip.parse().unwrap()).collect(),
                 host_network,
-                labels: BTreeMap::new(),
-            }));
+                labels: Labels::default(),
+                ports: Vec::new(),
+                created: 0,
+                leaving: false,
+            })));
         }
         cluster
     }

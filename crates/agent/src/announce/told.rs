@@ -45,7 +45,7 @@ impl Handle {
                 told.touched.extend(of_slice(&key(namespace, name)));
             }
             Change::Node(_) | Change::NodeGone(_) => told.nodes = true,
-            Change::Pod(_) | Change::PodGone(..) => {}
+            _ => {}
         }
     }
 

@@ -98,7 +98,7 @@ impl Convert<Pod> for AllPods {
         old == new
     }
     fn change(&self, pod: model::Pod) -> Change {
-        Change::Pod(pod)
+        Change::Pod(Arc::new(pod))
     }
     fn gone(&self, (namespace, name): model::Key) -> Change {
         Change::PodGone(namespace, name)

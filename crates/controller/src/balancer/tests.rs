@@ -241,7 +241,7 @@ fn selectors_say_whose_addresses_they_are() {
     let labels = |key: &str| BTreeMap::from([(key.to_owned(), "yes".to_owned())]);
     let selector = |key: &str| {
         Some(LabelSelector {
-            match_labels: labels(key),
+            match_labels: labels(key).into(),
             ..LabelSelector::default()
         })
     };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(u8, &[&str])] = &[
     (1, &["model", "nft", "testing"]),
     (2, &["linux", "objects", "api"]),
-    (3, &["pods", "fabric", "services", "certs"]),
+    (3, &["pods", "fabric", "services", "policy", "certs"]),
     (4, &["agent", "controller", "trace"]),
     (5, &["apiserver", "lab"]),
     (6, &["flatnet", "cni"]),

@@ -1,0 +1,3 @@
+//! The plan as one backend wants it.
+
+pub mod nftables;
