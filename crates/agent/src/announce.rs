@@ -27,7 +27,7 @@ use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use linux::Netlink;
-use model::{Cluster, Config, Pool};
+use model::Pool;
 use services::announce::{Announcements, Moved, Slot};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -39,6 +39,7 @@ use leases::{Leases, Said, said};
 use links::{Claim, Links, lans};
 
 pub(crate) use told::Handle;
+use told::View;
 
 /// How often the node's links are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -64,9 +65,7 @@ struct Announcer {
     leases: Leases,
     recorder: Recorder,
     netlink: Netlink,
-    cluster: Cluster,
-    config: Option<Arc<Config>>,
-    synced: bool,
+    view: View,
     pools: BTreeMap<String, Arc<Pool>>,
     pools_known: bool,
     plan: Announcements,
@@ -139,9 +138,7 @@ impl Announcer {
             leases: Leases::new(client, node),
             recorder: Recorder::new(client.clone(), "flatnet-agent", Some(node)),
             netlink: Netlink::open().map_err(|error| error.to_string())?,
-            cluster: Cluster::default(),
-            config: None,
-            synced: false,
+            view: View::default(),
             pools: BTreeMap::new(),
             pools_known: false,
             plan: Announcements::new(node),
@@ -167,24 +164,19 @@ impl Announcer {
 
     /// Takes in what the loop told.
     fn listen(&mut self) {
-        let mut told = self.handle.lock();
-        let touched = std::mem::take(&mut told.touched);
-        let nodes = std::mem::take(&mut told.nodes);
-        self.cluster = told.cluster.clone();
-        self.config.clone_from(&told.config);
-        self.synced = told.synced;
-        drop(told);
-        if nodes {
+        let (view, news) = self.handle.look();
+        self.view = view;
+        if news.nodes {
             self.replan();
         } else if self.knows_all() {
-            let moved = self.plan.update(&self.cluster, &touched);
+            let moved = self.plan.update(&self.view.cluster, &news.touched);
             self.moved(moved);
         }
     }
 
     /// A half known cluster would give back what the last run of this agent held.
     fn knows_all(&self) -> bool {
-        self.synced && self.pools_known && self.config.is_some()
+        self.view.synced && self.pools_known && self.view.config.is_some()
     }
 
     fn replan(&mut self) {
@@ -198,9 +190,13 @@ impl Announcer {
             }
         }
         let pools = self.pools.values().cloned();
-        let judged = model::pool::judge(pools, self.config.as_deref(), self.cluster.nodes.values());
+        let judged = model::pool::judge(
+            pools,
+            self.view.config.as_deref(),
+            self.view.cluster.nodes.values(),
+        );
         let lan = self.links.lans().iter().map(|lan| lan.net).collect();
-        let moved = self.plan.replan(&self.cluster, judged, lan);
+        let moved = self.plan.replan(&self.view.cluster, judged, lan);
         self.moved(moved);
         self.election.ready();
     }
@@ -387,7 +383,7 @@ impl Announcer {
     }
 
     fn service_of(&self, ip: IpAddr) -> Option<ObjectReference> {
-        let service = self.cluster.services.get(self.plan.service(ip)?)?;
+        let service = self.view.cluster.services.get(self.plan.service(ip)?)?;
         let mut object = Service::default();
         object.metadata.namespace = Some(service.namespace.clone());
         object.metadata.name = Some(service.name.clone());
