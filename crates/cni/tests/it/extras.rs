@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use linux::{Kind, RouteFilter};
 use serde_json::json;
 
-use super::lab::{Node, Pod, can_run, connect, ip_of, until};
+use super::lab::{Listener, Node, Pod, can_run, connect, ip_of, until};
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
@@ -139,17 +139,13 @@ fn bandwidth_is_limited_both_ways_and_goes_with_the_pod() {
 
 fn transfer(from: &Pod, to: &Pod, ip: IpAddr, bytes: usize) -> Duration {
     use std::io::{Read, Write};
-    let listener = linux::run_in(&to.netns, || {
-        std::net::TcpListener::bind(SocketAddr::new(ip, 5000))
-    })
-    .unwrap()
-    .unwrap();
+    let listener = Listener::bind(&to.netns, SocketAddr::new(ip, 5000)).unwrap();
     let mut client = linux::run_in(&from.netns, || {
         std::net::TcpStream::connect(SocketAddr::new(ip, 5000))
     })
     .unwrap()
     .unwrap();
-    let (mut server, _) = listener.accept().unwrap();
+    let (mut server, _) = listener.0.accept().unwrap();
     let begun = Instant::now();
     let reading = std::thread::spawn(move || {
         let mut all = Vec::new();

@@ -21,9 +21,14 @@ struct Server {
 
 async fn serve(node: &Node, dir: &Path, inside: &str) -> Server {
     let outer = TcpListener::bind("127.0.0.1:0").unwrap();
-    let inner = run_in(&node.netns, || TcpListener::bind(inside))
-        .unwrap()
-        .unwrap();
+    let mut inner = None;
+    // Of the server before, a child that another test is just forking may have a copy.
+    super::lab::until("the address is free", || {
+        let bound = run_in(&node.netns, || TcpListener::bind(inside)).unwrap();
+        inner = bound.ok();
+        inner.is_some()
+    });
+    let inner = inner.unwrap();
     let (url, inside) = (
         format!("https://{}", outer.local_addr().unwrap()),
         inner.local_addr().unwrap(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use linux::link::NewKind;
 use linux::{NetNs, Netlink, NewLink, run_in};
 use model::Config;
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -313,14 +314,34 @@ pub fn connect(
     listen: SocketAddr,
     to: SocketAddr,
 ) -> std::io::Result<SocketAddr> {
-    let listener = run_in(listener_in, || TcpListener::bind(listen)).unwrap()?;
+    let listener = Listener::bind(listener_in, listen)?;
     let client = run_in(from, || {
         TcpStream::connect_timeout(&to, Duration::from_secs(5))
     })
     .unwrap()?;
-    let (_, seen) = listener.accept()?;
+    let (_, seen) = listener.0.accept()?;
     drop(client);
     Ok(seen)
+}
+
+/// A listener whose address is free as soon as this is dropped. Closing alone does not do that:
+/// the child that another test is just forking has a copy of the socket until it runs its
+/// program, and the copy goes on listening.
+pub struct Listener(pub TcpListener);
+
+impl Listener {
+    pub fn bind(netns: &NetNs, at: SocketAddr) -> std::io::Result<Listener> {
+        run_in(netns, || TcpListener::bind(at))
+            .unwrap()
+            .map(Listener)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Ends the listening itself, for all copies.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
+    }
 }
 
 /// Waits until something holds.
