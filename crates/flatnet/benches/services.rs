@@ -12,8 +12,10 @@
     reason = "a bench's failure is a panic"
 )]
 
+mod daemon;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
@@ -21,22 +23,19 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use lab::paths::ClusterPaths;
-use linux::{Event, Monitor, NetNs, Nftables, run_in};
-use nft::{Family, Op, Transaction};
+use linux::Nftables;
+use nft::Family;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-const FLATNET: &str = env!("CARGO_BIN_EXE_flatnet");
+use daemon::{Cluster, Daemon, PATIENCE, QUIET, print_changes};
+
 const NAME: &str = "bench-services";
 const ENDPOINTS: usize = 5;
 /// How many requests are under way while the API server is filled.
 const AT_ONCE: usize = 16;
-/// A process that has written nothing for so long is done.
-const QUIET: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How much of everything.
 struct Size {
@@ -76,7 +75,7 @@ fn main() {
         testing::skip("kube-proxy beside us", "KUBE_PROXY names no kube-proxy");
     }
     let runtime = Runtime::new().unwrap();
-    let cluster = Cluster::up();
+    let cluster = Cluster::up(NAME);
     let client = cluster.client(&runtime);
     let start = Instant::now();
     runtime.block_on(fill(&client, 0..size.services, ENDPOINTS));
@@ -86,8 +85,8 @@ fn main() {
         size.services
     );
 
-    let mut agent = Proxy::agent(&cluster);
-    let mut peer = peer.map(|program| Proxy::kube_proxy(&cluster, &program));
+    let mut agent = cluster.agent(&[(Family::Inet, "flatnet")]);
+    let mut peer = peer.map(|program| kube_proxy(&cluster, &program));
     cold(&size, &mut agent, peer.as_mut());
     resident(&agent, peer.as_ref());
     changes(&runtime, &client, &size, &mut agent, peer.as_mut());
@@ -102,10 +101,8 @@ fn main() {
     let took = start.elapsed().as_secs_f64();
     println!("{} Services in all, made in {took:.1} s", size.more);
     agent.clear();
-    let took = agent.start((
-        size.more,
-        size.services * ENDPOINTS + size.more - size.services,
-    ));
+    let all = size.services * ENDPOINTS + size.more - size.services;
+    let took = agent.start(|daemon| has(daemon, (size.more, all)));
     println!(
         "  from start to programmed: flatnet {:.2} s",
         took.as_secs_f64()
@@ -118,77 +115,6 @@ fn main() {
     }
     print_changes("flatnet", &mut of_sent, &mut of_answered);
     resident(&agent, None);
-}
-
-/// A cluster of two nodes whose own daemons are ended; it goes away with its owner.
-struct Cluster {
-    paths: ClusterPaths,
-}
-
-impl Cluster {
-    fn up() -> Self {
-        let cluster = Self {
-            paths: ClusterPaths::new(NAME),
-        };
-        let up = Command::new(FLATNET)
-            .args(["--name", NAME, "up", "--nodes", "2"])
-            .stdin(Stdio::null())
-            .output()
-            .expect("flatnet starts");
-        let words = String::from_utf8_lossy(&up.stderr);
-        assert!(up.status.success(), "{words}");
-        let cgroup = lab::cluster::cgroup::mount().unwrap();
-        let nodes = ["node1", "node2"].map(|node| cluster.paths.node_cgroup(node));
-        for folder in nodes
-            .into_iter()
-            .chain([cluster.paths.cgroup().join("controllers")])
-        {
-            end_all(&cgroup.join(folder));
-        }
-        cluster
-    }
-
-    fn client(&self, runtime: &Runtime) -> Client {
-        let kubeconfig = self.paths.kubeconfig();
-        let client = async { api::client(Some(&kubeconfig), "bench").await };
-        runtime.block_on(client).expect("the kubeconfig works")
-    }
-
-    fn netns(&self, node: &str) -> NetNs {
-        NetNs::named(&self.paths.netns(node)).expect("the node's namespace")
-    }
-
-    /// The administrator's kubeconfig for a process inside a node.
-    fn kubeconfig_inside(&self) -> PathBuf {
-        let text = std::fs::read_to_string(self.paths.kubeconfig()).unwrap();
-        let mut kubeconfig: Value = serde_json::from_str(&text).unwrap();
-        kubeconfig["clusters"][0]["cluster"]["server"] = json!("https://10.0.1.1:6443");
-        let path = self.paths.state.join("inside.kubeconfig");
-        std::fs::write(&path, kubeconfig.to_string()).unwrap();
-        path
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = Command::new(FLATNET)
-            .args(["--name", NAME, "down"])
-            .stdout(Stdio::null())
-            .status();
-    }
-}
-
-/// Ends the processes of a control group and of those below it.
-fn end_all(folder: &Path) {
-    let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    for pid in text.lines().filter_map(|line| line.parse().ok()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            end_all(&entry.path());
-        }
-    }
 }
 
 async fn fill(client: &Client, numbers: std::ops::Range<usize>, endpoints: usize) {
@@ -248,200 +174,66 @@ fn address(number: usize) -> String {
     )
 }
 
-/// A program that brings Services into the kernel of a node's namespace.
-struct Proxy {
-    name: &'static str,
-    netns: NetNs,
-    monitor: Monitor,
-    tables: &'static [(Family, &'static str)],
-    command: Command,
-    child: Option<Child>,
+fn kube_proxy(cluster: &Cluster, program: &Path) -> Daemon {
+    let mut command = Command::new(program);
+    command
+        .args(["--proxy-mode=nftables", "--hostname-override=node2"])
+        .args(["--cluster-cidr=10.244.0.0/16", "--conntrack-min=0"])
+        .args(["--conntrack-max-per-core=0"])
+        .args(["--conntrack-tcp-timeout-established=0s"])
+        .args(["--conntrack-tcp-timeout-close-wait=0s"])
+        .arg("--kubeconfig")
+        .arg(kubeconfig_inside(cluster));
+    let tables: &[(Family, &str)] = &[(Family::Ip, "kube-proxy"), (Family::Ip6, "kube-proxy")];
+    Daemon::new(cluster, "kube-proxy", "node2", tables, command)
 }
 
-impl Proxy {
-    fn agent(cluster: &Cluster) -> Self {
-        let files = cluster.paths.node("node1");
-        let mut command = Command::new(FLATNET);
-        command
-            .args(["agent", "--node", "node1", "--kubeconfig"])
-            .arg(files.agent_kubeconfig())
-            .arg("--socket")
-            .arg(files.agent_socket())
-            .arg("--state")
-            .arg(files.agent_state())
-            .arg("--cni-conf")
-            .arg(files.cni_conf());
-        let tables: &[(Family, &str)] = &[(Family::Inet, "flatnet")];
-        Self::new("flatnet", cluster.netns("node1"), tables, command)
-    }
-
-    fn kube_proxy(cluster: &Cluster, program: &Path) -> Self {
-        let mut command = Command::new(program);
-        command
-            .args(["--proxy-mode=nftables", "--hostname-override=node2"])
-            .args(["--cluster-cidr=10.244.0.0/16", "--conntrack-min=0"])
-            .args(["--conntrack-max-per-core=0"])
-            .args(["--conntrack-tcp-timeout-established=0s"])
-            .args(["--conntrack-tcp-timeout-close-wait=0s"])
-            .arg("--kubeconfig")
-            .arg(cluster.kubeconfig_inside());
-        let tables: &[(Family, &str)] = &[(Family::Ip, "kube-proxy"), (Family::Ip6, "kube-proxy")];
-        Self::new("kube-proxy", cluster.netns("node2"), tables, command)
-    }
-
-    fn new(
-        name: &'static str,
-        netns: NetNs,
-        tables: &'static [(Family, &'static str)],
-        mut command: Command,
-    ) -> Self {
-        let log = std::env::temp_dir().join(format!("{NAME}-{name}.log"));
-        let log = std::fs::File::create(log).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        Self {
-            name,
-            monitor: Monitor::open_in(&netns).unwrap(),
-            netns,
-            tables,
-            command,
-            child: None,
-        }
-    }
-
-    /// Takes away what an earlier one left.
-    fn clear(&mut self) {
-        let mut nftables = Nftables::open_in(&self.netns).unwrap();
-        for (family, table) in self.tables {
-            let delete = Transaction {
-                family: *family,
-                table: (*table).into(),
-                ops: vec![Op::DeleteTable],
-            };
-            if let Err(error) = nftables.apply(&delete) {
-                assert!(error.is_not_found(), "{error}");
-            }
-        }
-        self.rest(Duration::from_millis(200));
-    }
-
-    /// Starts it; the time until it has written its last rule, with so many Services and endpoints
-    /// there.
-    fn start(&mut self, there: (usize, usize)) -> Duration {
-        let start = Instant::now();
-        let (netns, command) = (&self.netns, &mut self.command);
-        let child = run_in(netns, || command.spawn()).unwrap();
-        self.child = Some(child.unwrap_or_else(|error| panic!("start {}: {error}", self.name)));
-        let mut last = None;
-        loop {
-            assert!(start.elapsed() < PATIENCE, "{} is never done", self.name);
-            assert!(self.is_alive(), "{} ended, see its log", self.name);
-            if self.hears(QUIET / 4, |_| true) {
-                last = Some(Instant::now());
-            } else if let Some(last) = last.filter(|last| last.elapsed() > QUIET) {
-                // Not only between two writes.
-                if self.has(there) {
-                    return last - start;
-                }
-            }
-        }
-    }
-
-    /// Whether its tables have so many Services and endpoints.
-    fn has(&self, (services, endpoints): (usize, usize)) -> bool {
-        let mut nftables = Nftables::open_in(&self.netns).unwrap();
-        let (family, name) = self.tables[0];
-        let Some(table) = nftables.read(family, name).unwrap() else {
-            return false;
-        };
-        if self.name == "flatnet" {
-            let sets = table.sets.iter();
-            let sets = sets.filter(|(name, _)| name.contains("-endpoints"));
-            return sets.map(|(_, set)| set.elements.len()).sum::<usize>() >= endpoints;
-        }
-        // One chain each; the endpoints are in its rule.
-        let chains = table.chains.keys();
-        let chains = chains.filter(|name| name.starts_with("service-") && name.contains('/'));
-        chains.count() >= services
-    }
-
-    fn is_alive(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
-    }
-
-    /// Waits for rules of its own whose chain or set is one of these.
-    fn hears(&mut self, patience: Duration, is: impl Fn(Option<&str>) -> bool) -> bool {
-        let events = self.monitor.wait(patience).unwrap();
-        events.iter().any(|event| match event {
-            Event::Nftables { table, name } => {
-                self.tables.iter().any(|(_, own)| own == table) && is(name.as_deref())
-            }
-            Event::Lost => true,
-            _ => false,
-        })
-    }
-
-    /// Waits until nothing has been written for a while.
-    fn rest(&mut self, quiet: Duration) {
-        let start = Instant::now();
-        let mut last = Instant::now();
-        while last.elapsed() < quiet {
-            assert!(start.elapsed() < PATIENCE, "{} never rests", self.name);
-            if self.hears(quiet, |_| true) {
-                last = Instant::now();
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(child) = &self.child {
-            kill(Pid::from_raw(child.id() as i32), signal).unwrap();
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// Resident now and at most, in MB.
-    fn resident(&self) -> (f64, f64) {
-        let pid = self.child.as_ref().map_or(0, Child::id);
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name));
-            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-            kib.unwrap_or_default() / 1024.0
-        };
-        (field("VmRSS:"), field("VmHWM:"))
-    }
+/// The administrator's kubeconfig for a process inside a node.
+fn kubeconfig_inside(cluster: &Cluster) -> PathBuf {
+    let text = std::fs::read_to_string(cluster.paths.kubeconfig()).unwrap();
+    let mut kubeconfig: Value = serde_json::from_str(&text).unwrap();
+    kubeconfig["clusters"][0]["cluster"]["server"] = json!("https://10.0.1.1:6443");
+    let path = cluster.paths.state.join("inside.kubeconfig");
+    std::fs::write(&path, kubeconfig.to_string()).unwrap();
+    path
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.end();
+fn signal(daemon: &Daemon, signal: Signal) {
+    kill(Pid::from_raw(daemon.pid() as i32), signal).unwrap();
+}
+
+/// Whether its tables have so many Services and endpoints.
+fn has(daemon: &Daemon, (services, endpoints): (usize, usize)) -> bool {
+    let mut nftables = Nftables::open_in(&daemon.netns).unwrap();
+    let (family, name) = daemon.tables[0];
+    let Some(table) = nftables.read(family, name).unwrap() else {
+        return false;
+    };
+    if daemon.name == "flatnet" {
+        let sets = table.sets.iter();
+        let sets = sets.filter(|(name, _)| name.contains("-endpoints"));
+        return sets.map(|(_, set)| set.elements.len()).sum::<usize>() >= endpoints;
     }
+    // One chain each; the endpoints are in its rule.
+    let chains = table.chains.keys();
+    let chains = chains.filter(|name| name.starts_with("service-") && name.contains('/'));
+    chains.count() >= services
 }
 
 /// From start to programmed, in turns; both run in the end.
-fn cold(size: &Size, agent: &mut Proxy, mut peer: Option<&mut Proxy>) {
+fn cold(size: &Size, agent: &mut Daemon, mut peer: Option<&mut Daemon>) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let there = (size.services, size.services * ENDPOINTS);
     for _ in 0..size.cold_rounds {
         agent.end();
         agent.clear();
-        ours.push(agent.start((size.services, size.services * ENDPOINTS)));
+        ours.push(agent.start(|daemon| has(daemon, there)));
         if let Some(peer) = &mut peer {
             peer.end();
             peer.clear();
-            theirs.push(peer.start((size.services, size.services * ENDPOINTS)));
+            theirs.push(peer.start(|daemon| has(daemon, there)));
             // The next round of ours has the machine to itself.
-            peer.signal(Signal::SIGSTOP);
+            signal(peer, Signal::SIGSTOP);
         }
     }
     let ours = median(&mut ours).as_secs_f64();
@@ -452,7 +244,7 @@ fn cold(size: &Size, agent: &mut Proxy, mut peer: Option<&mut Proxy>) {
     if let Some(peer) = peer {
         let theirs = median(&mut theirs).as_secs_f64();
         println!("  kube-proxy {theirs:.2} s, ratio {:.1}", theirs / ours);
-        peer.signal(Signal::SIGCONT);
+        signal(peer, Signal::SIGCONT);
     }
 }
 
@@ -461,8 +253,8 @@ fn changes(
     runtime: &Runtime,
     client: &Client,
     size: &Size,
-    agent: &mut Proxy,
-    mut peer: Option<&mut Proxy>,
+    agent: &mut Daemon,
+    mut peer: Option<&mut Daemon>,
 ) {
     let (mut of_sent, mut of_answered) = (Vec::new(), Vec::new());
     let (mut peer_sent, mut peer_answered) = (Vec::new(), Vec::new());
@@ -475,7 +267,7 @@ fn changes(
             peer_sent.push(took.0);
             peer_answered.push(took.1);
             peer.rest(QUIET);
-            peer.signal(Signal::SIGSTOP);
+            signal(peer, Signal::SIGSTOP);
         }
         agent.rest(Duration::from_millis(200));
         for _ in 0..size.changes {
@@ -485,7 +277,7 @@ fn changes(
             of_answered.push(took.1);
         }
         if let Some(peer) = &peer {
-            peer.signal(Signal::SIGCONT);
+            signal(peer, Signal::SIGCONT);
         }
     }
     println!("one endpoint changed until the kernel has it (target p50 2 ms, p99 10 ms):");
@@ -504,7 +296,7 @@ fn change_one(
     client: &Client,
     size: &Size,
     number: usize,
-    proxy: &mut Proxy,
+    proxy: &mut Daemon,
 ) -> (Duration, Duration) {
     let chosen = number * 7919 % size.services;
     let mut slice = slice(chosen, ENDPOINTS);
@@ -534,26 +326,7 @@ fn change_one(
     (seen - sent, seen.saturating_duration_since(answered))
 }
 
-fn print_changes(name: &str, sent: &mut [Duration], answered: &mut [Duration]) {
-    sent.sort();
-    answered.sort();
-    let ms = |times: &[Duration], hundredth: usize| {
-        let at = (times.len() * hundredth / 100).min(times.len().saturating_sub(1));
-        times.get(at).map_or(0.0, Duration::as_secs_f64) * 1e3
-    };
-    println!(
-        "  {name:10} from its request: p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms; \
-         from its answer: p50 {:.2} ms, p99 {:.2} ms ({} changes)",
-        ms(sent, 50),
-        ms(sent, 99),
-        ms(sent, 100),
-        ms(answered, 50),
-        ms(answered, 99),
-        sent.len()
-    );
-}
-
-fn resident(agent: &Proxy, peer: Option<&Proxy>) {
+fn resident(agent: &Daemon, peer: Option<&Daemon>) {
     let (now, most) = agent.resident();
     println!("resident: flatnet {now:.0} MB, at most {most:.0} MB (target 80 MB)");
     if let Some(peer) = peer {
