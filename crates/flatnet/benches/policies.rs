@@ -105,9 +105,9 @@ fn main() {
 
     println!("one change until the kernel enforces it (target p50 9 ms, p99 50 ms):");
     let labels = |number| relabel(client.clone(), number, size);
-    measure("label", &runtime, &size, &mut agent, labels);
+    measure("label", &runtime, size, &mut agent, labels);
     let policies = |number| rewrite(client.clone(), number, size);
-    measure("policy", &runtime, &size, &mut agent, policies);
+    measure("policy", &runtime, size, &mut agent, policies);
     resident(&agent);
 }
 
