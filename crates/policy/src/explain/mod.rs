@@ -2,11 +2,16 @@
 //! written: the oracle that rules are held against, and what `flatnet trace` and `flatnet policy`
 //! print.
 
+mod judge;
+
 use std::net::IpAddr;
 
 use model::policy::{Action, Tier};
-use model::{Cluster, Direction, Key, Protocol};
+use model::{Cluster, Direction, Key, Node, Protocol};
 use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+mod tests;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,13 +32,21 @@ impl End {
             Some(pod) => Some(pod.node.clone()).filter(|node| !node.is_empty()),
             None => {
                 let mut nodes = cluster.nodes.values();
-                let node = nodes.find(|node| node.addresses.contains(&ip));
+                let node = nodes.find(|node| is_own(node, ip));
                 node.map(|node| node.name.clone())
             }
         };
         let pod = pod.map(|pod| (pod.namespace.clone(), pod.name.clone()));
         Self { ip, pod, node }
     }
+}
+
+/// Whether an address is a node's: on the underlay, or one of the first two of its pods' range,
+/// which are those of its tunnel and of its pods' gateway.
+fn is_own(node: &Node, ip: IpAddr) -> bool {
+    let first = |range: &ipnet::IpNet| [Some(range.network()), range.hosts().next()];
+    let mut ranges = node.pod_cidrs.iter().flat_map(first).flatten();
+    node.addresses.contains(&ip) || ranges.any(|own| own == ip)
 }
 
 /// A new connection.
@@ -105,19 +118,32 @@ pub enum Reason {
         /// Namespaces and names, sorted.
         by: Vec<Key>,
     },
+    /// The pod's labels are not known yet, so each of these may be about it: NetworkPolicies by
+    /// namespace and name, ClusterNetworkPolicies without namespace. Closed until they are known.
+    NotKnown {
+        /// Sorted.
+        by: Vec<Key>,
+    },
     /// No policy says anything: what nobody forbids is allowed.
     Nothing,
 }
 
-/// Answers a question.
+impl Side {
+    /// By a reason, which says whether it is allowed.
+    fn by(reason: Reason) -> Self {
+        let allowed = match &reason {
+            Reason::Isolated { .. } | Reason::NotKnown { .. } => false,
+            Reason::Cluster { action, .. } => *action == Action::Accept,
+            _ => true,
+        };
+        Self { allowed, reason }
+    }
+}
+
+/// Answers a question: whether the client's policies let the connection out, and the server's in.
 pub fn explain(cluster: &Cluster, question: &Question) -> Answer {
-    let _ = (cluster, question, Direction::ALL);
-    let side = Side {
-        allowed: true,
-        reason: Reason::Nothing,
-    };
     Answer {
-        egress: side.clone(),
-        ingress: side,
+        egress: Side::by(judge::judge(cluster, question, Direction::Egress)),
+        ingress: Side::by(judge::judge(cluster, question, Direction::Ingress)),
     }
 }
