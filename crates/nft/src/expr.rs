@@ -1,6 +1,6 @@
 //! The kernel's expressions: small steps on registers.
 
-use crate::model::{NatKind, Reject, Verdict};
+use crate::model::{CtState, Direction, Limit, Log, NatKind, Reject, Verdict};
 use crate::value::IpFamily;
 
 /// A register by its number on the wire; see [`register`].
@@ -47,10 +47,26 @@ pub(crate) mod ct {
     pub const STATE: u32 = 0;
     pub const STATUS: u32 = 2;
     pub const MARK: u32 = 3;
+    pub const PROTOCOL: u32 = 10;
+    pub const PROTO_SRC: u32 = 11;
+    pub const PROTO_DST: u32 = 12;
+    pub const SRC_IP: u32 = 19;
+    pub const SRC_IP6: u32 = 21;
 }
 
-/// Established or related.
-pub(crate) const STATE_ESTABLISHED: u32 = 2 | 4;
+impl CtState {
+    /// `NF_CT_STATE_BIT`
+    pub(crate) fn bit(self) -> u32 {
+        match self {
+            Self::Invalid => 1,
+            Self::Established => 2,
+            Self::Related => 4,
+            Self::New => 8,
+            Self::Untracked => 64,
+        }
+    }
+}
+
 /// `IPS_DST_NAT`
 pub(crate) const STATUS_DNAT: u32 = 0x20;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
@@ -81,8 +97,17 @@ pub enum Expr {
     Ct {
         /// `NFT_CT_*`
         key: u32,
+        /// Of which packets, for what differs.
+        direction: Option<Direction>,
         /// Into.
         dreg: Register,
+    },
+    /// Sets something about the connection.
+    CtSet {
+        /// `NFT_CT_*`
+        key: u32,
+        /// From.
+        sreg: Register,
     },
     /// Loads bytes of the packet.
     Payload {
@@ -99,6 +124,12 @@ pub enum Expr {
     FibType {
         /// Of the source, or of the destination.
         source: bool,
+        /// Into.
+        dreg: Register,
+    },
+    /// Whether what is sent to the source leaves by the link the packet came by: loads one byte,
+    /// 1 or 0.
+    FibWayBack {
         /// Into.
         dreg: Register,
     },
@@ -128,6 +159,17 @@ pub enum Expr {
         op: CmpOp,
         /// With what.
         data: Vec<u8>,
+    },
+    /// Ends the rule unless the register is within a range, or, not equal, outside.
+    Range {
+        /// What.
+        sreg: Register,
+        /// How.
+        op: CmpOp,
+        /// The lowest value.
+        first: Vec<u8>,
+        /// The highest.
+        last: Vec<u8>,
     },
     /// Ends the rule unless the set has the key; a map also gives its data.
     Lookup {
@@ -178,6 +220,10 @@ pub enum Expr {
         /// Milliseconds.
         timeout: u64,
     },
+    /// Tells a program of the packet.
+    Log(Log),
+    /// Ends the rule beyond a rate.
+    Limit(Limit),
     /// Counts; the counts themselves are no part of a rule's identity.
     Counter,
     /// Read from the kernel and not known here: never equal to anything wanted.

@@ -36,7 +36,8 @@ pub use compile::{
 pub use diff::{Op, Transaction, diff};
 pub use expr::{CmpOp, Expr};
 pub use model::{
-    Base, Chain, ChainKind, Family, Hook, Key, Looked, MapDatum, MapTarget, NatKind, NatTo, Policy,
-    Reject, Rule, Set, SetData, Statement, Table, Update, Verdict,
+    Base, Chain, ChainKind, CtField, CtState, Direction, Family, Hook, Key, Limit, Log, Looked,
+    MapDatum, MapTarget, NatKind, NatTo, Policy, Reject, Rule, Set, SetData, Statement, Table,
+    Update, Verdict,
 };
 pub use value::{IpFamily, Type, Value};

@@ -170,12 +170,57 @@ pub enum Key {
     Mark,
     /// `ct mark`
     CtMark,
+    /// `ct mark & 0xffffff00`: these bits of it; the others are zero.
+    CtMarkBits(u32),
+    /// `ct original ip saddr`, `ct reply proto-src`: of the connection, whichever of its packets
+    /// this is. An ICMP error has the connection that it is about. There is none for packets that
+    /// belong to no connection: the rule ends.
+    Ct(Direction, CtField),
+    /// `icmpv6 type`
+    Icmpv6Type,
     /// `numgen random mod 5`: an index, drawn anew at each lookup. Its type is [`Type::Mark`],
     /// for the kernel has it in its own byte order.
     Random(u32),
     /// What a map says of other fields; the rule ends where the map does not know them. At most
     /// one among the fields of a key, and not within another.
     Looked(Looked),
+}
+
+/// One of the two ways on which packets of a connection go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// That of its first packet, before any translation.
+    Original,
+    /// The other one: its source is the first packet's destination after translation.
+    Reply,
+}
+
+/// What connection tracking keeps for each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CtField {
+    /// `ip saddr`, `ip6 saddr`; the rule ends where the connection is of the other family.
+    Saddr(IpFamily),
+    /// `protocol`; the same in both directions.
+    Protocol,
+    /// `proto-src`: the source port; of ICMP the identifier.
+    ProtoSrc,
+    /// `proto-dst`: the destination port; of ICMP type and code.
+    ProtoDst,
+}
+
+/// What connection tracking says of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CtState {
+    /// It belongs to no connection and begins none.
+    Invalid,
+    /// It belongs to one that has been answered.
+    Established,
+    /// It begins one that another has announced, or is an ICMP error about one.
+    Related,
+    /// It begins one; as long as there was no reply, later packets do too.
+    New,
+    /// It was told not to look.
+    Untracked,
 }
 
 /// A map lookup whose result is a field of another key, or the data of a new element.
@@ -229,6 +274,17 @@ pub enum Statement {
         /// What they shall be.
         value: u32,
     },
+    /// `th dport 8000-8080`, `icmpv6 type != 133-137`
+    InRange {
+        /// What is compared.
+        key: Key,
+        /// True for `!=`.
+        negate: bool,
+        /// The lowest value.
+        first: Value,
+        /// The highest.
+        last: Value,
+    },
     /// `ip daddr . th dport @services`, `ip daddr != @nodes`
     InSet {
         /// What is looked up.
@@ -244,8 +300,13 @@ pub enum Statement {
     SaddrIsLocal,
     /// `ct status dnat`: the connection's destination was translated.
     CtDnat,
-    /// `ct state established,related`
-    CtEstablished,
+    /// `fib saddr . iif oif missing`: what is sent to the source does not leave by the link it
+    /// came by. In chains of the hooks prerouting, input and forward.
+    NoWayBack,
+    /// `ct state established,related`: it is one of these.
+    CtState(Vec<CtState>),
+    /// `tcp flags != syn / fin,syn,rst,ack`: TCP, but not what begins a connection.
+    TcpNotSyn,
     /// `counter`
     Counter,
     /// `accept`, `jump x`, ...
@@ -275,10 +336,42 @@ pub enum Statement {
     SetMarkBits(u32),
     /// `meta mark set meta mark and 0xffffbfff`; the bits to clear.
     ClearMarkBits(u32),
+    /// `ct mark set ct mark and 0x000000ff xor 0x00001200`. The kernel looks at no other rule when
+    /// a rule of only this is added or deleted.
+    SetCtMark {
+        /// The bits that stay as they are.
+        keep: u32,
+        /// What the others become.
+        bits: u32,
+    },
+    /// `log prefix "..." group 11 snaplen 128`
+    Log(Log),
+    /// `limit rate 100/second burst 100 packets`: ends the rule for packets beyond that.
+    Limit(Limit),
     /// `reject with tcp reset`; works in nat chains too.
     Reject(Reject),
     /// `update @affinity { ip saddr . ip daddr timeout 3h : ... }`
     Update(Update),
+}
+
+/// Packets told to a program that listens (`NFLOG`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Tells which rule it was; at most 127 bytes.
+    pub prefix: String,
+    /// To whom.
+    pub group: u16,
+    /// How many bytes of the packet.
+    pub snaplen: u32,
+}
+
+/// A rate of packets. How far it is used up belongs to no rule's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Packets a second.
+    pub rate: u64,
+    /// Packets at once.
+    pub burst: u32,
 }
 
 /// How a packet is answered that goes nowhere.

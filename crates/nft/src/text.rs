@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use std::time::Duration;
 
 use crate::model::{
-    Base, Chain, Hook, Key, Looked, MapDatum, NatKind, NatTo, Policy, Reject, Rule, Set, SetData,
-    Statement, Table, Update, Verdict,
+    Base, Chain, CtField, CtState, Direction, Hook, Key, Limit, Log, Looked, MapDatum, NatKind,
+    NatTo, Policy, Reject, Rule, Set, SetData, Statement, Table, Update, Verdict,
 };
 use crate::value::{IpFamily, Type, Value};
 
@@ -165,13 +165,37 @@ impl Display for Statement {
                     Value::Mark(*value)
                 )
             }
+            Self::InRange {
+                key,
+                negate,
+                first,
+                last,
+            } => {
+                let end = |value: &Value| match value {
+                    // Its name could not be told from a hyphen.
+                    Value::Icmpv6Type(number) => number.to_string(),
+                    other => other.to_string(),
+                };
+                write!(f, "{key} {}{}-{}", not(*negate), end(first), end(last))
+            }
             Self::InSet { keys, negate, set } => {
-                write!(f, "{} {}@{set}", joined(keys, " . "), not(*negate))
+                let not = match (keys.as_slice(), negate) {
+                    ([Key::CtMarkBits(_)], false) => "== ",
+                    _ => not(*negate),
+                };
+                write!(f, "{} {not}@{set}", joined(keys, " . "))
             }
             Self::DaddrIsLocal => write!(f, "fib daddr type local"),
             Self::SaddrIsLocal => write!(f, "fib saddr type local"),
             Self::CtDnat => write!(f, "ct status dnat"),
-            Self::CtEstablished => write!(f, "ct state established,related"),
+            Self::CtState(states) => {
+                let mut states = states.clone();
+                states.sort();
+                states.dedup();
+                write!(f, "ct state {}", joined(states, ","))
+            }
+            Self::NoWayBack => write!(f, "fib saddr . iif oif missing"),
+            Self::TcpNotSyn => write!(f, "tcp flags != syn / fin,syn,rst,ack"),
             Self::Counter => write!(f, "counter packets 0 bytes 0"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
             Self::VerdictMap { keys, map } => write!(f, "{} vmap @{map}", joined(keys, " . ")),
@@ -191,6 +215,29 @@ impl Display for Statement {
             }
             Self::ClearMarkBits(bits) => {
                 write!(f, "meta mark set meta mark & {}", Value::Mark(!bits))
+            }
+            Self::SetCtMark { keep, bits } => {
+                write!(f, "ct mark set ct mark")?;
+                // The program takes an exclusive or of bits that were cleared for an or.
+                if keep | bits != u32::MAX {
+                    write!(f, " & {}", Value::Mark(keep | bits))?;
+                }
+                if bits & !keep != 0 {
+                    write!(f, " | {}", Value::Mark(bits & !keep))?;
+                }
+                Ok(())
+            }
+            Self::Log(Log {
+                prefix,
+                group,
+                snaplen,
+            }) => write!(f, "log prefix \"{prefix}\" group {group} snaplen {snaplen}"),
+            Self::Limit(Limit { rate, burst }) => {
+                write!(f, "limit rate {rate}/second")?;
+                match burst {
+                    5 => Ok(()),
+                    burst => write!(f, " burst {burst} packets"),
+                }
             }
             Self::Reject(Reject::TcpReset) => write!(f, "reject with tcp reset"),
             // Of all ways to reject the one that needs no words.
@@ -261,6 +308,9 @@ impl Display for Key {
             Self::Looked(Looked { keys, map, .. }) => {
                 return write!(f, "{} map @{map}", joined(keys, " . "));
             }
+            Self::CtMarkBits(mask) => return write!(f, "ct mark & {}", Value::Mark(*mask)),
+            Self::Ct(direction, field) => return write!(f, "ct {direction} {field}"),
+            Self::Icmpv6Type => "icmpv6 type",
             Self::Saddr(IpFamily::V4) => "ip saddr",
             Self::Saddr(IpFamily::V6) => "ip6 saddr",
             Self::Daddr(IpFamily::V4) => "ip daddr",
@@ -275,6 +325,38 @@ impl Display for Key {
             Self::OifName => "oifname",
             Self::Mark => "meta mark",
             Self::CtMark => "ct mark",
+        })
+    }
+}
+
+impl Display for Direction {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Original => "original",
+            Self::Reply => "reply",
+        })
+    }
+}
+
+impl Display for CtField {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saddr(family) => write!(f, "{} saddr", family.word()),
+            Self::Protocol => f.write_str("protocol"),
+            Self::ProtoSrc => f.write_str("proto-src"),
+            Self::ProtoDst => f.write_str("proto-dst"),
+        }
+    }
+}
+
+impl Display for CtState {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Invalid => "invalid",
+            Self::New => "new",
+            Self::Established => "established",
+            Self::Related => "related",
+            Self::Untracked => "untracked",
         })
     }
 }

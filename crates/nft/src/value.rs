@@ -107,6 +107,8 @@ pub enum Value {
     Mark(u32),
     /// A link's name; in a rule `fn-*` is every name that begins so.
     Name(String),
+    /// A type of ICMPv6, for [`crate::Key::Icmpv6Type`].
+    Icmpv6Type(u8),
     /// An address family, for [`crate::Key::NfProto`].
     Family(IpFamily),
 }
@@ -145,7 +147,7 @@ impl Value {
             Self::V4(ip) => bytes.extend_from_slice(&ip.octets()),
             Self::V6(ip) => bytes.extend_from_slice(&ip.octets()),
             Self::Net(net) => Self::from(net.network()).write(bytes),
-            Self::Proto(number) => bytes.push(*number),
+            Self::Proto(number) | Self::Icmpv6Type(number) => bytes.push(*number),
             Self::Port(port) => bytes.extend_from_slice(&port.to_be_bytes()),
             Self::Mark(mark) => bytes.extend_from_slice(&mark.to_ne_bytes()),
             Self::Name(name) => {
@@ -165,6 +167,10 @@ impl fmt::Display for Value {
             Self::V6(ip) => write!(f, "{ip}"),
             Self::Net(net) => write!(f, "{}", net.trunc()),
             Self::Proto(number) => f.write_str(&protocol(*number)),
+            Self::Icmpv6Type(number) => match icmpv6_type(*number) {
+                Some(name) => f.write_str(name),
+                None => write!(f, "{number}"),
+            },
             Self::Port(port) => write!(f, "{port}"),
             Self::Mark(mark) => write!(f, "{mark:#010x}"),
             Self::Name(name) => write!(f, "\"{name}\""),
@@ -172,6 +178,18 @@ impl fmt::Display for Value {
             Self::Family(IpFamily::V6) => f.write_str("ipv6"),
         }
     }
+}
+
+/// The name of a type of ICMPv6, for those that make neighbours known.
+fn icmpv6_type(number: u8) -> Option<&'static str> {
+    Some(match number {
+        133 => "nd-router-solicit",
+        134 => "nd-router-advert",
+        135 => "nd-neighbor-solicit",
+        136 => "nd-neighbor-advert",
+        137 => "nd-redirect",
+        _ => return None,
+    })
 }
 
 /// A layer 4 protocol as `nft` lists it.

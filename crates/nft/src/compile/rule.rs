@@ -3,15 +3,18 @@
 use ipnet::IpNet;
 
 use super::{CompiledRule, concatenation};
-use crate::expr::{
-    CmpOp, Expr, FULLY_RANDOM, NETWORK, STATE_ESTABLISHED, STATUS_DNAT, TRANSPORT, ct, meta,
-    register,
-};
-use crate::model::{Family, Key, Looked, MapTarget, NatTo, Rule, Statement, Update};
+use crate::expr::{CmpOp, Expr, FULLY_RANDOM, NETWORK, STATUS_DNAT, TRANSPORT, ct, meta, register};
+use crate::model::{CtField, Family, Key, Looked, MapTarget, NatTo, Rule, Statement, Update};
 use crate::value::{IpFamily, Type, Value};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+/// Where TCP has its flags.
+const TCP_FLAGS: u32 = 13;
+/// FIN, SYN, RST and ACK.
+const TCP_FLAGS_OF_BEGIN: u8 = 0x17;
+const TCP_SYN: u8 = 2;
 /// `RTN_LOCAL`
 const LOCAL: u32 = 2;
 
@@ -50,14 +53,37 @@ impl Compiler {
             Statement::Match { key, negate, value } => self.compare(key, *negate, value),
             Statement::MatchBits { key, mask, value } => {
                 self.load(key, 0);
-                self.bits(*mask, 0);
+                self.bits(0, *mask, 0);
                 self.cmp(CmpOp::Eq, value.to_ne_bytes().to_vec());
+            }
+            Statement::InRange {
+                key,
+                negate,
+                first,
+                last,
+            } => {
+                self.require(key);
+                self.load(key, 0);
+                self.exprs.push(Expr::Range {
+                    sreg: register(0),
+                    op: if *negate { CmpOp::Ne } else { CmpOp::Eq },
+                    first: first.bytes(),
+                    last: last.bytes(),
+                });
             }
             Statement::InSet { keys, negate, set } => self.lookup(keys, set, None, *negate),
             Statement::DaddrIsLocal => self.local(false),
             Statement::SaddrIsLocal => self.local(true),
             Statement::CtDnat => self.ct_bits(ct::STATUS, STATUS_DNAT),
-            Statement::CtEstablished => self.ct_bits(ct::STATE, STATE_ESTABLISHED),
+            Statement::CtState(states) => {
+                let bits = states.iter().fold(0, |bits, state| bits | state.bit());
+                self.ct_bits(ct::STATE, bits);
+            }
+            Statement::NoWayBack => {
+                self.exprs.push(Expr::FibWayBack { dreg: register(0) });
+                self.cmp(CmpOp::Eq, vec![0]);
+            }
+            Statement::TcpNotSyn => self.tcp_not_syn(),
             Statement::Counter => self.exprs.push(Expr::Counter),
             Statement::Verdict(verdict) => self.exprs.push(Expr::Verdict(verdict.clone())),
             Statement::VerdictMap { keys, map } => self.lookup(keys, map, Some(0), false),
@@ -75,6 +101,16 @@ impl Compiler {
             }
             Statement::SetMarkBits(bits) => self.change_mark(!bits, *bits),
             Statement::ClearMarkBits(bits) => self.change_mark(!bits, 0),
+            Statement::SetCtMark { keep, bits } => {
+                self.load(&Key::CtMark, 0);
+                self.bits(0, *keep, bits & !keep);
+                self.exprs.push(Expr::CtSet {
+                    key: ct::MARK,
+                    sreg: register(0),
+                });
+            }
+            Statement::Log(log) => self.exprs.push(Expr::Log(log.clone())),
+            Statement::Limit(limit) => self.exprs.push(Expr::Limit(*limit)),
             Statement::Reject(how) => self.exprs.push(Expr::Reject(*how)),
             Statement::Update(update) => self.update(update),
         }
@@ -86,9 +122,28 @@ impl Compiler {
         self.cmp(CmpOp::Eq, LOCAL.to_ne_bytes().to_vec());
     }
 
+    fn tcp_not_syn(&mut self) {
+        self.require_l4proto(TCP);
+        self.exprs.extend([
+            Expr::Payload {
+                base: TRANSPORT,
+                offset: TCP_FLAGS,
+                len: 1,
+                dreg: register(0),
+            },
+            Expr::Bitwise {
+                sreg: register(0),
+                dreg: register(0),
+                mask: vec![TCP_FLAGS_OF_BEGIN],
+                xor: vec![0],
+            },
+        ]);
+        self.cmp(CmpOp::Ne, vec![TCP_SYN]);
+    }
+
     fn change_mark(&mut self, mask: u32, xor: u32) {
         self.load(&Key::Mark, 0);
-        self.bits(mask, xor);
+        self.bits(0, mask, xor);
         self.exprs.push(Expr::MetaSet {
             key: meta::MARK,
             sreg: register(0),
@@ -151,7 +206,13 @@ impl Compiler {
             self.cmp(CmpOp::Eq, vec![family.number()]);
             self.nfproto = Some(family);
         }
-        if let Some(number) = key.l4proto().filter(|number| self.l4proto != Some(*number)) {
+        if let Some(number) = key.l4proto() {
+            self.require_l4proto(number);
+        }
+    }
+
+    fn require_l4proto(&mut self, number: u8) {
+        if self.l4proto != Some(number) {
             self.load(&Key::L4Proto, 0);
             self.cmp(CmpOp::Eq, vec![number]);
             self.l4proto = Some(number);
@@ -200,16 +261,17 @@ impl Compiler {
     fn ct_bits(&mut self, key: u32, mask: u32) {
         self.exprs.push(Expr::Ct {
             key,
+            direction: None,
             dreg: register(0),
         });
-        self.bits(mask, 0);
+        self.bits(0, mask, 0);
         self.cmp(CmpOp::Ne, vec![0; 4]);
     }
 
-    fn bits(&mut self, mask: u32, xor: u32) {
+    fn bits(&mut self, word: usize, mask: u32, xor: u32) {
         self.exprs.push(Expr::Bitwise {
-            sreg: register(0),
-            dreg: register(0),
+            sreg: register(word),
+            dreg: register(word),
             mask: mask.to_ne_bytes().to_vec(),
             xor: xor.to_ne_bytes().to_vec(),
         });
@@ -265,8 +327,19 @@ impl Compiler {
             Key::IifName => meta(meta::IIFNAME),
             Key::OifName => meta(meta::OIFNAME),
             Key::Mark => meta(meta::MARK),
+            Key::Icmpv6Type => payload(TRANSPORT, 0, 1),
             Key::CtMark => Expr::Ct {
                 key: ct::MARK,
+                direction: None,
+                dreg,
+            },
+            Key::CtMarkBits(mask) => {
+                self.load(&Key::CtMark, word);
+                return self.bits(word, *mask, 0);
+            }
+            Key::Ct(direction, field) => Expr::Ct {
+                key: field.number(),
+                direction: Some(*direction),
                 dreg,
             },
             Key::Random(modulus) => Expr::Random {
@@ -296,8 +369,10 @@ impl Key {
             Self::Saddr(IpFamily::V6) | Self::Daddr(IpFamily::V6) => Type::Ipv6.len(),
             Self::NfProto | Self::L4Proto => Type::Proto.len(),
             Self::ThSport | Self::ThDport | Self::TcpDport | Self::UdpDport => Type::Port.len(),
+            Self::Ct(_, field) => field.kind().len(),
+            Self::Icmpv6Type => 1,
             Self::IifName | Self::OifName => Type::IfName.len(),
-            Self::Mark | Self::CtMark | Self::Random(_) => Type::Mark.len(),
+            Self::Mark | Self::CtMark | Self::CtMarkBits(_) | Self::Random(_) => Type::Mark.len(),
             Self::Looked(Looked { data, .. }) => concatenation(data).1 as usize,
         };
         len.div_ceil(4)
@@ -306,6 +381,7 @@ impl Key {
     fn family(&self) -> Option<IpFamily> {
         match self {
             Self::Saddr(family) | Self::Daddr(family) => Some(*family),
+            Self::Icmpv6Type => Some(IpFamily::V6),
             _ => None,
         }
     }
@@ -314,7 +390,30 @@ impl Key {
         match self {
             Self::TcpDport => Some(TCP),
             Self::UdpDport => Some(UDP),
+            Self::Icmpv6Type => Some(ICMPV6),
             _ => None,
+        }
+    }
+}
+
+impl CtField {
+    /// `NFT_CT_*`
+    fn number(self) -> u32 {
+        match self {
+            Self::Saddr(IpFamily::V4) => ct::SRC_IP,
+            Self::Saddr(IpFamily::V6) => ct::SRC_IP6,
+            Self::Protocol => ct::PROTOCOL,
+            Self::ProtoSrc => ct::PROTO_SRC,
+            Self::ProtoDst => ct::PROTO_DST,
+        }
+    }
+
+    fn kind(self) -> Type {
+        match self {
+            Self::Saddr(IpFamily::V4) => Type::Ipv4,
+            Self::Saddr(IpFamily::V6) => Type::Ipv6,
+            Self::Protocol => Type::Proto,
+            Self::ProtoSrc | Self::ProtoDst => Type::Port,
         }
     }
 }

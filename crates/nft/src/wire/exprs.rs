@@ -3,17 +3,21 @@
 use super::attr::{Reader, Writer};
 use super::{DATA_VALUE, DATA_VERDICT, LIST_ELEMENT};
 use crate::expr::{CmpOp, Expr};
-use crate::model::{NatKind, Reject, Verdict};
+use crate::model::{Direction, Limit, Log, NatKind, Reject, Verdict};
 use crate::value::IpFamily;
 
 const NAME: u16 = 1;
 const DATA: u16 = 2;
 /// `NFT_FIB_RESULT_ADDRTYPE`
 const FIB_ADDRTYPE: u32 = 3;
+/// `NFT_FIB_RESULT_OIF`
+const FIB_OIF: u32 = 1;
 /// `NFTA_FIB_F_SADDR`
 const FIB_SADDR: u32 = 1;
 /// `NFTA_FIB_F_DADDR`
 const FIB_DADDR: u32 = 2;
+/// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_IIF` and `NFTA_FIB_F_PRESENT`
+const FIB_WAY_BACK: u32 = 1 | 8 | 32;
 /// `NFT_NG_RANDOM`
 const NUMGEN_RANDOM: u32 = 1;
 /// `NFT_DYNSET_OP_UPDATE`
@@ -35,14 +39,17 @@ pub(super) fn write(list: &mut Writer, expr: &Expr) {
 fn name(expr: &Expr) -> &str {
     match expr {
         Expr::Meta { .. } | Expr::MetaSet { .. } => "meta",
-        Expr::Ct { .. } => "ct",
+        Expr::Ct { .. } | Expr::CtSet { .. } => "ct",
         Expr::Payload { .. } => "payload",
-        Expr::FibType { .. } => "fib",
+        Expr::FibType { .. } | Expr::FibWayBack { .. } => "fib",
         Expr::Random { .. } => "numgen",
         Expr::Reject(_) => "reject",
         Expr::Update { .. } => "dynset",
         Expr::Bitwise { .. } => "bitwise",
         Expr::Cmp { .. } => "cmp",
+        Expr::Range { .. } => "range",
+        Expr::Log(_) => "log",
+        Expr::Limit(_) => "limit",
         Expr::Lookup { .. } => "lookup",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
         Expr::Nat { .. } => "nat",
@@ -62,9 +69,20 @@ fn write_data(data: &mut Writer, expr: &Expr) {
             data.u32(2, *key);
             data.u32(3, *sreg);
         }
-        Expr::Ct { key, dreg } => {
+        Expr::Ct {
+            key,
+            direction,
+            dreg,
+        } => {
             data.u32(1, *dreg);
             data.u32(2, *key);
+            if let Some(direction) = direction {
+                data.put(3, &[direction_number(*direction)]);
+            }
+        }
+        Expr::CtSet { key, sreg } => {
+            data.u32(2, *key);
+            data.u32(4, *sreg);
         }
         Expr::Payload {
             base,
@@ -81,6 +99,11 @@ fn write_data(data: &mut Writer, expr: &Expr) {
             data.u32(1, *dreg);
             data.u32(2, FIB_ADDRTYPE);
             data.u32(3, if *source { FIB_SADDR } else { FIB_DADDR });
+        }
+        Expr::FibWayBack { dreg } => {
+            data.u32(1, *dreg);
+            data.u32(2, FIB_OIF);
+            data.u32(3, FIB_WAY_BACK);
         }
         Expr::Random { modulus, dreg } => {
             data.u32(1, *dreg);
@@ -126,6 +149,28 @@ fn write_data(data: &mut Writer, expr: &Expr) {
             data.u32(1, *sreg);
             data.u32(2, if *op == CmpOp::Eq { 0 } else { 1 });
             data.nest(3, |value| value.put(DATA_VALUE, bytes));
+        }
+        Expr::Range {
+            sreg,
+            op,
+            first,
+            last,
+        } => {
+            data.u32(1, *sreg);
+            data.u32(2, if *op == CmpOp::Eq { 0 } else { 1 });
+            data.nest(3, |value| value.put(DATA_VALUE, first));
+            data.nest(4, |value| value.put(DATA_VALUE, last));
+        }
+        Expr::Log(log) => {
+            data.put(1, &log.group.to_be_bytes());
+            data.text(2, &log.prefix);
+            data.u32(3, log.snaplen);
+        }
+        Expr::Limit(limit) => {
+            data.put(1, &limit.rate.to_be_bytes());
+            // A second.
+            data.put(2, &1_u64.to_be_bytes());
+            data.u32(3, limit.burst);
         }
         Expr::Lookup {
             set,
@@ -189,11 +234,7 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
             },
             _ => return None,
         },
-        // A direction, or a value set, is nothing this crate writes.
-        "ct" if data.get(3).is_none() && data.get(4).is_none() => Expr::Ct {
-            key: data.u32(2)?,
-            dreg: data.u32(1)?,
-        },
+        "ct" => read_ct(data)?,
         "payload" => Expr::Payload {
             base: data.u32(2)?,
             offset: data.u32(3)?,
@@ -208,6 +249,9 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
             },
             dreg: data.u32(1)?,
         },
+        "fib" if data.u32(2) == Some(FIB_OIF) && data.u32(3) == Some(FIB_WAY_BACK) => {
+            Expr::FibWayBack { dreg: data.u32(1)? }
+        }
         "numgen" if data.u32(3) == Some(NUMGEN_RANDOM) && data.u32(4).unwrap_or(0) == 0 => {
             Expr::Random {
                 modulus: data.u32(2)?,
@@ -235,6 +279,18 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
             },
             data: value(3)?,
         },
+        "range" => Expr::Range {
+            sreg: data.u32(1)?,
+            op: match data.u32(2)? {
+                0 => CmpOp::Eq,
+                1 => CmpOp::Ne,
+                _ => return None,
+            },
+            first: value(3)?,
+            last: value(4)?,
+        },
+        "log" => read_log(data)?,
+        "limit" => read_limit(data)?,
         "lookup" => Expr::Lookup {
             set: data.text(1)?,
             sreg: data.u32(2)?,
@@ -255,6 +311,55 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
         "counter" => Expr::Counter,
         _ => return None,
     })
+}
+
+fn direction_number(direction: Direction) -> u8 {
+    match direction {
+        Direction::Original => 0,
+        Direction::Reply => 1,
+    }
+}
+
+fn read_ct(data: Reader<'_>) -> Option<Expr> {
+    let key = data.u32(2)?;
+    Some(match (data.u32(1), data.get(3), data.u32(4)) {
+        (Some(dreg), direction, None) => Expr::Ct {
+            key,
+            direction: match direction {
+                None => None,
+                Some([0]) => Some(Direction::Original),
+                Some([1]) => Some(Direction::Reply),
+                _ => return None,
+            },
+            dreg,
+        },
+        (None, None, Some(sreg)) => Expr::CtSet { key, sreg },
+        _ => return None,
+    })
+}
+
+/// With a threshold, to the kernel's own log or with flags, it is nothing this crate writes.
+fn read_log(data: Reader<'_>) -> Option<Expr> {
+    if [4, 5, 6].into_iter().any(|kind| data.get(kind).is_some()) {
+        return None;
+    }
+    Some(Expr::Log(Log {
+        prefix: data.text(2)?,
+        group: u16::from_be_bytes(data.get(1)?.try_into().ok()?),
+        snaplen: data.u32(3)?,
+    }))
+}
+
+/// Of another time than a second, of bytes, or inverted, it is nothing this crate writes.
+fn read_limit(data: Reader<'_>) -> Option<Expr> {
+    let plain = data.u32(4).unwrap_or(0) == 0 && data.u32(5).unwrap_or(0) == 0;
+    if data.u64(2) != Some(1) || !plain {
+        return None;
+    }
+    Some(Expr::Limit(Limit {
+        rate: data.u64(1)?,
+        burst: data.u32(3)?,
+    }))
 }
 
 /// Inverted, or with expressions of its own, it is nothing this crate writes.

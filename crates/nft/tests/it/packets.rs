@@ -1,7 +1,7 @@
 use nft::eval::{Fate, Nat, Outcome, Packet};
 use nft::{
-    Chain, ChainKind, Family, Hook, IpFamily, Key, MapDatum, MapTarget, NatKind, NatTo, Rule, Set,
-    SetData, Statement, Table, Type, Value, Verdict,
+    Chain, ChainKind, CtState, Family, Hook, IpFamily, Key, MapDatum, MapTarget, NatKind, NatTo,
+    Rule, Set, SetData, Statement, Table, Type, Value, Verdict,
 };
 
 use crate::base;
@@ -162,7 +162,7 @@ fn ranges_names_and_states() {
     let drop = Statement::Verdict(Verdict::Drop);
     let rules = [
         Rule::new([
-            Statement::CtEstablished,
+            Statement::CtState(vec![CtState::Established, CtState::Related]),
             Statement::Verdict(Verdict::Accept),
         ]),
         Rule::new([
@@ -200,7 +200,7 @@ fn ranges_names_and_states() {
     for outside in ["9.255.255.255", "11.0.0.0", "192.168.2.0", "254.0.0.1"] {
         assert!(!passes(&packet(outside, "9.9.9.9", 6, 80)), "{outside}");
         let known = Packet {
-            established: true,
+            state: CtState::Established,
             ..packet(outside, "9.9.9.9", 6, 80)
         };
         assert!(passes(&known), "{outside}");
@@ -227,7 +227,7 @@ fn translation_is_decided_once() {
     let first = packet("10.0.0.1", "9.9.9.9", 6, 80);
     assert_eq!(run(&table, &first).fate, Fate::Dropped);
     let later = Packet {
-        established: true,
+        state: CtState::Established,
         ..first
     };
     assert_eq!(run(&table, &later).fate, Fate::Accepted);

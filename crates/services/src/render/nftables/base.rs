@@ -2,7 +2,8 @@
 
 use ipnet::{IpNet, Ipv4Net};
 use nft::{
-    Base, Chain, ChainKind, Hook, IpFamily, Key, Policy, Reject, Rule, Statement, Value, Verdict,
+    Base, Chain, ChainKind, CtState, Hook, IpFamily, Key, Policy, Reject, Rule, Statement, Value,
+    Verdict,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -102,7 +103,7 @@ fn guard() -> Chain {
         Rule::new([
             loopback.clone(),
             outside.clone(),
-            Statement::CtEstablished,
+            Statement::CtState(vec![CtState::Established, CtState::Related]),
             accept,
         ])
         .comment("answers to node ports at 127.0.0.1"),

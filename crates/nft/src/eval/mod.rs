@@ -1,121 +1,21 @@
 //! A packet through a ruleset, as the kernel would take it.
 
+mod packet;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::compile::{Compiled, CompiledSet, Datum, ElementKey};
-use crate::expr::{CmpOp, Expr, NETWORK, STATE_ESTABLISHED, STATUS_DNAT, ct, meta, word};
-use crate::model::{ChainKind, Family, NatKind, Policy, Reject, Verdict};
+use crate::expr::{CmpOp, Expr, NETWORK, STATUS_DNAT, ct, meta, word};
+use crate::model::{ChainKind, CtState, Direction, Family, Log, NatKind, Policy, Reject, Verdict};
 use crate::value::{IpFamily, Type};
+
+pub use packet::{Connection, Fate, Nat, Outcome, Packet, Tuple, Updated};
 
 /// Jumps deeper than this are refused by the kernel.
 const DEPTH: usize = 16;
 /// Bytes of all registers.
 const REGISTERS: usize = 16 * 4;
-
-/// A packet and what the kernel knows of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// Source address.
-    pub src: IpAddr,
-    /// Destination address.
-    pub dst: IpAddr,
-    /// Layer 4 protocol.
-    pub proto: u8,
-    /// Source port.
-    pub sport: u16,
-    /// Destination port.
-    pub dport: u16,
-    /// The link it came by, empty where made here.
-    pub iif: String,
-    /// The link it leaves by, empty where not known yet.
-    pub oif: String,
-    /// Mark.
-    pub mark: u32,
-    /// Mark of the connection.
-    pub ct_mark: u32,
-    /// Whether the source is this host's own address.
-    pub from_local: bool,
-    /// Whether the destination is this host's own address.
-    pub to_local: bool,
-    /// Whether the connection's destination was translated.
-    pub dnat: bool,
-    /// Whether it belongs or relates to a connection that is known.
-    pub established: bool,
-    /// What the kernel draws for it: the index below N is this many 2^32ths of N.
-    pub random: u32,
-}
-
-impl Packet {
-    /// The first packet of a connection, from and to other hosts, that came by no link yet.
-    pub fn new(src: IpAddr, dst: IpAddr, proto: u8, sport: u16, dport: u16) -> Self {
-        Self {
-            src,
-            dst,
-            proto,
-            sport,
-            dport,
-            iif: String::new(),
-            oif: String::new(),
-            mark: 0,
-            ct_mark: 0,
-            from_local: false,
-            to_local: false,
-            dnat: false,
-            established: false,
-            random: 0,
-        }
-    }
-}
-
-/// What becomes of a packet at a base chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on.
-    Accepted,
-    /// It is gone, silently.
-    Dropped,
-    /// It is gone, and the sender is told.
-    Rejected(Reject),
-}
-
-/// What a base chain did with a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Whether it goes on.
-    pub fate: Fate,
-    /// Translation, where there is one.
-    pub nat: Option<Nat>,
-    /// The mark it leaves with.
-    pub mark: u32,
-    /// Elements of dynamic sets that it added or had live on, in order; the table evaluated is
-    /// not changed.
-    pub updates: Vec<Updated>,
-}
-
-/// An element of a dynamic set that a packet added, or had live on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Updated {
-    /// Name of the set.
-    pub set: String,
-    /// The element.
-    pub key: ElementKey,
-    /// Its data: where it was there before, what it had.
-    pub data: Option<Datum>,
-    /// How long it lives from now on.
-    pub timeout: Duration,
-}
-
-/// A translation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Nat {
-    /// The source becomes the leaving link's address.
-    Masquerade,
-    /// The source.
-    Source(IpAddr, Option<u16>),
-    /// The destination.
-    Destination(IpAddr, Option<u16>),
-}
 
 impl Compiled {
     /// What the base chain called `chain` does with a packet; [`None`] where there is no such
@@ -132,11 +32,14 @@ impl Compiled {
             packet,
             registers: [0; REGISTERS],
             mark: packet.mark,
+            ct_mark: packet.ct_mark,
             nat: None,
             updates: Vec::new(),
+            logs: Vec::new(),
         };
-        // Of a connection that is known, translation was decided by its first packet.
-        let decided = base.kind == ChainKind::Nat && packet.established;
+        // Of a connection that is known, translation was decided by its first packet; what belongs
+        // to none is not translated.
+        let decided = base.kind == ChainKind::Nat && packet.state != CtState::New;
         let end = if seen && !decided {
             machine.chain(chain, 0)
         } else {
@@ -151,7 +54,9 @@ impl Compiled {
             },
             nat: machine.nat,
             mark: machine.mark,
+            ct_mark: machine.ct_mark,
             updates: machine.updates,
+            logs: machine.logs,
         })
     }
 }
@@ -188,8 +93,10 @@ struct Machine<'a> {
     packet: &'a Packet,
     registers: [u8; REGISTERS],
     mark: u32,
+    ct_mark: u32,
     nat: Option<Nat>,
     updates: Vec<Updated>,
+    logs: Vec<Log>,
 }
 
 impl Machine<'_> {
@@ -232,6 +139,32 @@ impl Machine<'_> {
             Expr::MetaSet { key, sreg } if *key == meta::MARK => {
                 let bytes = self.load(*sreg, 4);
                 self.mark = u32::from_ne_bytes(bytes.try_into().ok()?);
+            }
+            Expr::CtSet { key, sreg } if *key == ct::MARK => {
+                let bytes = self.load(*sreg, 4);
+                let mark = u32::from_ne_bytes(bytes.try_into().ok()?);
+                // What belongs to no connection has none; the rule goes on.
+                if self.packet.tracked() {
+                    self.ct_mark = mark;
+                }
+            }
+            Expr::Log(log) => self.logs.push(log.clone()),
+            Expr::Limit(_) => {
+                if self.packet.beyond_limit {
+                    return None;
+                }
+            }
+            Expr::Range {
+                sreg,
+                op,
+                first,
+                last,
+            } => {
+                let value = self.load(*sreg, first.len());
+                let within = *first <= value && value <= *last;
+                if within != (*op == CmpOp::Eq) {
+                    return None;
+                }
             }
             Expr::Cmp { sreg, op, data } => {
                 let equal = self.load(*sreg, data.len()) == *data;
@@ -279,7 +212,7 @@ impl Machine<'_> {
                 return Some(Next::Step(Step::Verdict(Verdict::Accept)));
             }
             Expr::Nat { .. } | Expr::Counter => {}
-            Expr::MetaSet { .. } | Expr::Unknown(_) => return None,
+            Expr::MetaSet { .. } | Expr::CtSet { .. } | Expr::Unknown(_) => return None,
             loads => self.fill(loads)?,
         }
         Some(Next::Expr)
@@ -289,7 +222,11 @@ impl Machine<'_> {
     fn fill(&mut self, expr: &Expr) -> Option<()> {
         let (dreg, value) = match expr {
             Expr::Meta { key, dreg } => (dreg, self.meta(*key)?),
-            Expr::Ct { key, dreg } => (dreg, self.ct(*key)?.to_ne_bytes().to_vec()),
+            Expr::Ct {
+                key,
+                direction,
+                dreg,
+            } => (dreg, self.ct(*key, *direction)?),
             Expr::Payload {
                 base,
                 offset,
@@ -297,7 +234,11 @@ impl Machine<'_> {
                 dreg,
             } => {
                 let (start, len) = (*offset as usize, *len as usize);
-                let header = self.header(*base);
+                let header = if *base == NETWORK {
+                    self.packet.network_header()
+                } else {
+                    self.packet.transport_header()
+                };
                 (dreg, header.get(start..start + len)?.to_vec())
             }
             Expr::FibType { source, dreg } => {
@@ -310,6 +251,7 @@ impl Machine<'_> {
                 let kind: u32 = if local { 2 } else { 1 };
                 (dreg, kind.to_ne_bytes().to_vec())
             }
+            Expr::FibWayBack { dreg } => (dreg, vec![u8::from(self.packet.way_back)]),
             Expr::Random { modulus, dreg } => {
                 let index = (u64::from(self.packet.random) * u64::from(*modulus)) >> 32;
                 (dreg, (index as u32).to_ne_bytes().to_vec())
@@ -414,36 +356,37 @@ impl Machine<'_> {
         })
     }
 
-    fn ct(&self, key: u32) -> Option<u32> {
-        Some(match key {
-            ct::MARK => self.packet.ct_mark,
-            ct::STATUS if self.packet.dnat => STATUS_DNAT,
-            ct::STATUS => 0,
-            ct::STATE if self.packet.established => STATE_ESTABLISHED,
-            // New.
-            ct::STATE => 8,
+    /// [`None`] ends the rule.
+    fn ct(&self, key: u32, direction: Option<Direction>) -> Option<Vec<u8>> {
+        let packet = self.packet;
+        if key == ct::STATE {
+            return Some(packet.state.bit().to_ne_bytes().to_vec());
+        }
+        if !packet.tracked() {
+            return None;
+        }
+        let connection = packet.connection();
+        let tuple = direction.map(|direction| match direction {
+            Direction::Original => connection.original,
+            Direction::Reply => connection.reply,
+        });
+        let number = |number: u32| number.to_ne_bytes().to_vec();
+        Some(match (key, tuple) {
+            (ct::MARK, None) => number(self.ct_mark),
+            (ct::STATUS, None) => number(if packet.dnat { STATUS_DNAT } else { 0 }),
+            (ct::PROTOCOL, Some(_)) => vec![connection.proto],
+            (ct::PROTO_SRC, Some(tuple)) => tuple.sport.to_be_bytes().to_vec(),
+            (ct::PROTO_DST, Some(tuple)) => tuple.dport.to_be_bytes().to_vec(),
+            (ct::SRC_IP, Some(tuple)) => match tuple.src {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(_) => return None,
+            },
+            (ct::SRC_IP6, Some(tuple)) => match tuple.src {
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+                IpAddr::V4(_) => return None,
+            },
             _ => return None,
         })
-    }
-
-    /// The bytes of a header, as far as rules look at them.
-    fn header(&self, base: u32) -> Vec<u8> {
-        if base != NETWORK {
-            let ports = [
-                self.packet.sport.to_be_bytes(),
-                self.packet.dport.to_be_bytes(),
-            ];
-            return ports.concat();
-        }
-        match (self.packet.src, self.packet.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                [&[0; 12][..], &src.octets(), &dst.octets()].concat()
-            }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                [&[0; 8][..], &src.octets(), &dst.octets()].concat()
-            }
-            _ => Vec::new(),
-        }
     }
 
     /// Fills whole words, as the kernel does: what a shorter value leaves of the last is zero.
