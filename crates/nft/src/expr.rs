@@ -127,8 +127,8 @@ pub enum Expr {
         /// Into.
         dreg: Register,
     },
-    /// Whether what is sent to the source leaves by the link the packet came by: loads one byte,
-    /// 1 or 0.
+    /// Whether what is sent to the source leaves by the link the packet came by: loads 1 or
+    /// 0 into the first byte, and zeros behind it.
     FibWayBack {
         /// Into.
         dreg: Register,

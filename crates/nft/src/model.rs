@@ -172,6 +172,8 @@ pub enum Key {
     CtMark,
     /// `ct mark & 0xffffff00`: these bits of it; the others are zero.
     CtMarkBits(u32),
+    /// `ct protocol`: of the connection; for an ICMP error of the one that it is about.
+    CtProtocol,
     /// `ct original ip saddr`, `ct reply proto-src`: of the connection, whichever of its packets
     /// this is. An ICMP error has the connection that it is about. There is none for packets that
     /// belong to no connection: the rule ends.
@@ -200,8 +202,6 @@ pub enum Direction {
 pub enum CtField {
     /// `ip saddr`, `ip6 saddr`; the rule ends where the connection is of the other family.
     Saddr(IpFamily),
-    /// `protocol`; the same in both directions.
-    Protocol,
     /// `proto-src`: the source port; of ICMP the identifier.
     ProtoSrc,
     /// `proto-dst`: the destination port; of ICMP type and code.

@@ -310,6 +310,7 @@ impl Display for Key {
             }
             Self::CtMarkBits(mask) => return write!(f, "ct mark & {}", Value::Mark(*mask)),
             Self::Ct(direction, field) => return write!(f, "ct {direction} {field}"),
+            Self::CtProtocol => "ct protocol",
             Self::Icmpv6Type => "icmpv6 type",
             Self::Saddr(IpFamily::V4) => "ip saddr",
             Self::Saddr(IpFamily::V6) => "ip6 saddr",
@@ -342,7 +343,6 @@ impl Display for CtField {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Saddr(family) => write!(f, "{} saddr", family.word()),
-            Self::Protocol => f.write_str("protocol"),
             Self::ProtoSrc => f.write_str("proto-src"),
             Self::ProtoDst => f.write_str("proto-dst"),
         }

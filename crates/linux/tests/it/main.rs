@@ -13,6 +13,7 @@ mod nftables;
 mod routes;
 mod services;
 mod tc;
+mod tracked;
 
 use linux::{NetNs, Netlink};
 

@@ -81,7 +81,7 @@ impl Compiler {
             }
             Statement::NoWayBack => {
                 self.exprs.push(Expr::FibWayBack { dreg: register(0) });
-                self.cmp(CmpOp::Eq, vec![0]);
+                self.cmp(CmpOp::Eq, vec![0; 4]);
             }
             Statement::TcpNotSyn => self.tcp_not_syn(),
             Statement::Counter => self.exprs.push(Expr::Counter),
@@ -337,6 +337,11 @@ impl Compiler {
                 self.load(&Key::CtMark, word);
                 return self.bits(word, *mask, 0);
             }
+            Key::CtProtocol => Expr::Ct {
+                key: ct::PROTOCOL,
+                direction: None,
+                dreg,
+            },
             Key::Ct(direction, field) => Expr::Ct {
                 key: field.number(),
                 direction: Some(*direction),
@@ -367,7 +372,7 @@ impl Key {
         let len = match self {
             Self::Saddr(IpFamily::V4) | Self::Daddr(IpFamily::V4) => Type::Ipv4.len(),
             Self::Saddr(IpFamily::V6) | Self::Daddr(IpFamily::V6) => Type::Ipv6.len(),
-            Self::NfProto | Self::L4Proto => Type::Proto.len(),
+            Self::NfProto | Self::L4Proto | Self::CtProtocol => Type::Proto.len(),
             Self::ThSport | Self::ThDport | Self::TcpDport | Self::UdpDport => Type::Port.len(),
             Self::Ct(_, field) => field.kind().len(),
             Self::Icmpv6Type => 1,
@@ -402,7 +407,6 @@ impl CtField {
         match self {
             Self::Saddr(IpFamily::V4) => ct::SRC_IP,
             Self::Saddr(IpFamily::V6) => ct::SRC_IP6,
-            Self::Protocol => ct::PROTOCOL,
             Self::ProtoSrc => ct::PROTO_SRC,
             Self::ProtoDst => ct::PROTO_DST,
         }
@@ -412,7 +416,6 @@ impl CtField {
         match self {
             Self::Saddr(IpFamily::V4) => Type::Ipv4,
             Self::Saddr(IpFamily::V6) => Type::Ipv6,
-            Self::Protocol => Type::Proto,
             Self::ProtoSrc | Self::ProtoDst => Type::Port,
         }
     }

@@ -374,7 +374,7 @@ impl Machine<'_> {
         Some(match (key, tuple) {
             (ct::MARK, None) => number(self.ct_mark),
             (ct::STATUS, None) => number(if packet.dnat { STATUS_DNAT } else { 0 }),
-            (ct::PROTOCOL, Some(_)) => vec![connection.proto],
+            (ct::PROTOCOL, None) => vec![connection.proto],
             (ct::PROTO_SRC, Some(tuple)) => tuple.sport.to_be_bytes().to_vec(),
             (ct::PROTO_DST, Some(tuple)) => tuple.dport.to_be_bytes().to_vec(),
             (ct::SRC_IP, Some(tuple)) => match tuple.src {

@@ -5,6 +5,7 @@ use super::{DATA_VALUE, LIST_ELEMENT, SUBSYSTEM, chain_attr, exprs, msg, set_att
 use crate::compile::{CompiledRule, CompiledSet, Datum, ElementKey, VERDICT_TYPE};
 use crate::diff::{Op, Transaction};
 use crate::model::{Base, ChainKind, Family, Hook, Policy};
+use crate::value::Type;
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -12,6 +13,10 @@ const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
+/// `NFTNL_UDATA_SET_KEYBYTEORDER`
+const USERDATA_KEY_BYTE_ORDER: u8 = 0;
+/// `BYTEORDER_HOST_ENDIAN`
+const HOST_BYTE_ORDER: u32 = 1;
 /// Elements of one message: an attribute's length has 16 bits.
 const ELEMENTS_LEN: usize = 32 << 10;
 
@@ -287,6 +292,12 @@ fn write_set(w: &mut Writer, set: &CompiledSet, id: u32) {
         });
     }
     w.u32(set_attr::ID, id);
+    if set.key_type == Type::Mark.number() {
+        // The program would take a mark for a number in network order.
+        let mut userdata = vec![USERDATA_KEY_BYTE_ORDER, 4];
+        userdata.extend(HOST_BYTE_ORDER.to_ne_bytes());
+        w.put(set_attr::USERDATA, &userdata);
+    }
 }
 
 fn write_element(list: &mut Writer, key: &ElementKey, datum: Option<&Datum>) {

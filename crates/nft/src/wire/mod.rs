@@ -42,6 +42,7 @@ pub(crate) mod set_attr {
     pub const DATA_LEN: u16 = 7;
     pub const DESCRIPTION: u16 = 9;
     pub const ID: u16 = 10;
+    pub const USERDATA: u16 = 13;
 
     pub const DESCRIPTION_SIZE: u16 = 1;
 
