@@ -99,7 +99,8 @@ impl<'a> Walk<'a> {
         masquerade: Option<&'static str>,
     ) -> Result<Stop, Error> {
         let at = format!("node {node}");
-        let Some(chosen) = choose(to, self.source) else {
+        let denied = self.denied(node, question, to, masquerade);
+        let Some(chosen) = choose(to, &denied, self.source) else {
             return Ok(Err("does not arrive: no endpoint is left".into()));
         };
         let services = self.world.services.get(node);
@@ -130,7 +131,7 @@ impl<'a> Walk<'a> {
             why,
         );
         self.destination = chosen.ip;
-        self.port = Some(chosen.port);
+        self.carried = Some(chosen.port);
         let plan = self.plan(node)?;
         let masquerade = if question.is_hairpin(&chosen) {
             Some("the endpoint is the sender itself: its answer must come back this way")
@@ -150,18 +151,40 @@ impl<'a> Walk<'a> {
         through.masquerade = masquerade.map(str::to_owned);
         through.endpoints = to
             .iter()
-            .map(|(backend, probability)| Endpoint {
+            .zip(denied)
+            .map(|((backend, probability), denied)| Endpoint {
                 name: self.behind(backend.ip).name(),
                 address: SocketAddr::new(backend.ip, backend.port),
                 local: backend.local,
                 probability: *probability,
                 chosen: *backend == chosen,
+                denied,
             })
             .collect();
         self.through.push(through);
         // The endpoint is an end like any other; no Service is looked at twice on one node.
         self.port = None;
         self.cross(plan, &end)
+    }
+
+    /// What policies say about each endpoint: why they deny it, or nothing.
+    fn denied(
+        &self,
+        node: &str,
+        question: &Question,
+        to: &[(Backend, f64)],
+        masquerade: Option<&'static str>,
+    ) -> Vec<Option<String>> {
+        let plan = self.world.plans.get(node);
+        let of = |backend: &Backend| {
+            let masked = masquerade.is_some() && !question.is_hairpin(backend);
+            let seen = match plan {
+                Some(plan) if masked && !backend.local => leaving_address(plan, backend.ip),
+                _ => self.entered,
+            };
+            self.denied_at(node, seen, backend.ip, backend.port)
+        };
+        to.iter().map(|(backend, _)| of(backend)).collect()
     }
 
     /// Whoever has an endpoint's address; an address that nobody has is somewhere outside.
@@ -255,7 +278,7 @@ fn leaving_address(plan: &Plan, to: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use model::config::{FabricMode, ServicesMode};
@@ -283,7 +306,7 @@ mod tests {
     }
 
     /// The usual cluster with `default/web` before web-1 on node1 and db-0 on node2.
-    fn with(change: impl FnOnce(&mut Service, &mut EndpointSlice)) -> Cluster {
+    pub(crate) fn with(change: impl FnOnce(&mut Service, &mut EndpointSlice)) -> Cluster {
         let mut service = Service {
             namespace: "default".into(),
             name: "web".into(),

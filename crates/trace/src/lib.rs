@@ -5,11 +5,13 @@
 
 pub mod ends;
 mod forward;
+mod policing;
 mod rules;
 pub mod service;
 pub mod walk;
 
 pub use ends::{End, Error, Place};
+pub use policing::Judged;
 pub use service::Through;
 pub use walk::{Step, Trace, Wish, World, trace};
 

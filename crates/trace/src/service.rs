@@ -36,6 +36,8 @@ pub struct Endpoint {
     pub probability: f64,
     /// The walk goes on there.
     pub chosen: bool,
+    /// Why policies let no connection of the sender through to it.
+    pub denied: Option<String>,
 }
 
 /// What a Service does with the packet.
@@ -159,10 +161,18 @@ pub fn target(
     }
 }
 
-/// Which endpoint the walk goes on to: one on another node shows most of the way, and none is
-/// the sender itself if there is another.
-pub(crate) fn choose(endpoints: &[(Backend, f64)], sender: IpAddr) -> Option<Backend> {
-    let rank = |backend: &Backend| (backend.ip == sender, backend.local);
+/// Which endpoint the walk goes on to: one that policies deny is what to know about; else one on
+/// another node shows most of the way, and none is the sender itself if there is another.
+pub(crate) fn choose(
+    endpoints: &[(Backend, f64)],
+    denied: &[Option<String>],
+    sender: IpAddr,
+) -> Option<Backend> {
+    let is_denied = |backend: &Backend| {
+        let mut all = endpoints.iter().zip(denied);
+        all.any(|((other, _), why)| other == backend && why.is_some())
+    };
+    let rank = |backend: &Backend| (!is_denied(backend), backend.ip == sender, backend.local);
     endpoints
         .iter()
         .map(|(backend, _)| *backend)

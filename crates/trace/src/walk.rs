@@ -7,12 +7,13 @@ use fabric::Plan;
 use fabric::explain::{Step as Hop, explain};
 use ipnet::IpNet;
 use model::config::{PodMode, ServicesMode};
-use model::{Cluster, Pod, Protocol};
+use model::{Cluster, Direction, Pod, Protocol};
 use pods::attachment::Attachment;
 use serde::Serialize;
 use services::Origin;
 
 use crate::ends::{self, End, Error, wrong};
+use crate::policing::Judged;
 use crate::service::{self, Target, Through};
 
 /// What a trace is answered from.
@@ -76,6 +77,8 @@ pub struct Trace {
     pub protocol: Protocol,
     /// What Services do with it, in the order of the nodes that decide.
     pub services: Vec<Through>,
+    /// What the policies of either end say, where there are any.
+    pub policies: Vec<Judged>,
     /// The steps.
     pub steps: Vec<Step>,
     /// The largest packet that passes whole.
@@ -97,7 +100,12 @@ pub(crate) struct Walk<'a> {
     pub(crate) destination: IpAddr,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Protocol,
+    /// The destination port that it carries, where one was asked about.
+    pub(crate) carried: Option<u16>,
+    /// The source that it had when it came to the node it is on: what policies go by.
+    pub(crate) entered: IpAddr,
     pub(crate) through: Vec<Through>,
+    pub(crate) judged: Vec<Judged>,
     steps: Vec<Step>,
     mtu: u32,
     pub(crate) masqueraded: Option<IpAddr>,
@@ -112,7 +120,10 @@ pub fn trace(world: &World<'_>, wish: &Wish<'_>) -> Result<Trace, Error> {
         destination: target.address,
         port: target.port,
         protocol: target.protocol,
+        carried: target.port,
+        entered: source,
         through: Vec::new(),
+        judged: Vec::new(),
         steps: Vec::new(),
         mtu: u32::MAX,
         masqueraded: None,
@@ -136,6 +147,7 @@ pub fn trace(world: &World<'_>, wish: &Wish<'_>) -> Result<Trace, Error> {
         port: target.port,
         protocol: target.protocol,
         services: walk.through,
+        policies: walk.judged,
         steps: walk.steps,
         mtu: if walk.mtu == u32::MAX {
             65_536
@@ -308,6 +320,9 @@ impl<'a> Walk<'a> {
 
     /// Out of a node, by what the fabric says of it, and in at the other end.
     pub(crate) fn cross(&mut self, plan: &'a Plan, to: &End) -> Result<Stop, Error> {
+        if let Some(stop) = self.police(&plan.node, Direction::Egress) {
+            return Ok(stop);
+        }
         let at = format!("node {}", plan.node);
         let mut packed = false;
         for step in explain(plan, self.seen(), self.destination) {
@@ -349,6 +364,9 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        if to.node() != Some(plan.node.as_str()) {
+            self.entered = self.seen();
+        }
         self.arrive(packed, to)
     }
 
@@ -362,6 +380,9 @@ impl<'a> Walk<'a> {
                         there.tunnels.first().map_or(0, |tunnel| tunnel.port)
                     );
                     self.step(format!("node {}", pod.node), "is unpacked from VXLAN", why);
+                }
+                if let Some(stop) = self.police(&pod.node, Direction::Ingress) {
+                    return Ok(stop);
                 }
                 self.enter_pod(there, pod);
             }

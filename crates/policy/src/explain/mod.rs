@@ -2,7 +2,11 @@
 //! written: the oracle that rules are held against, and what `flatnet trace` and `flatnet policy`
 //! print.
 
+mod cure;
 mod judge;
+pub mod words;
+
+pub use cure::{Cure, Near, cure};
 
 use std::net::IpAddr;
 

@@ -11,6 +11,7 @@ use model::{
 
 use super::*;
 
+mod cure;
 mod peers;
 mod pods;
 mod ports;
@@ -186,8 +187,8 @@ fn ip(cluster: &Cluster, text: &str) -> IpAddr {
     pod.map_or_else(|| text.parse().unwrap(), |pod| pod.ips[0])
 }
 
-/// Asks by names of pods or addresses; the port is `80`, `53/UDP` or nothing for ICMP.
-pub(crate) fn ask(cluster: &Cluster, from: &str, to: &str, port: &str) -> Answer {
+/// By names of pods or addresses; the port is `80`, `53/UDP` or nothing for ICMP.
+pub(crate) fn question(cluster: &Cluster, from: &str, to: &str, port: &str) -> Question {
     let (number, protocol) = port.split_once('/').unwrap_or((port, "TCP"));
     let protocol = Protocol::ALL
         .into_iter()
@@ -196,12 +197,15 @@ pub(crate) fn ask(cluster: &Cluster, from: &str, to: &str, port: &str) -> Answer
         .parse()
         .ok()
         .map(|number| (protocol.unwrap(), number));
-    let question = Question {
+    Question {
         from: End::at(cluster, ip(cluster, from)),
         to: End::at(cluster, ip(cluster, to)),
         port,
-    };
-    explain(cluster, &question)
+    }
+}
+
+pub(crate) fn ask(cluster: &Cluster, from: &str, to: &str, port: &str) -> Answer {
+    explain(cluster, &question(cluster, from, to, port))
 }
 
 /// A cluster with these policies, and what is allowed in it: lines of `from to port`.
