@@ -89,9 +89,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     // Listening from the start: pods can be attached with what the last run knew.
     let listener = socket::listen(&options.socket).map_err(Error)?;
-    let (updates, kubernetes) = source::open(options.source, &options.node)
-        .await
-        .map_err(Error)?;
+    let (updates, kubernetes) = source::open(options.source).await.map_err(Error)?;
     let conflist = options.cni_conf.map(|folder| node::Conflist {
         folder,
         socket: options.socket,

@@ -274,6 +274,7 @@ impl Node {
                 self.services_synced = true;
                 due.serve_in(Duration::ZERO);
             }
+            Update::PoliciesSynced => {}
             Update::Bad {
                 object,
                 uid,

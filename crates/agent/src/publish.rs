@@ -114,9 +114,16 @@ impl Publisher {
                 let on = reference("ConfigMap", Some(namespace), name, uid);
                 self.shared_event(on, "InvalidConfiguration", problem);
             }
-            (kind @ ("Service" | "EndpointSlice"), Some((namespace, name))) => {
+            (
+                kind @ ("Service" | "EndpointSlice" | "NetworkPolicy" | "Pod"),
+                Some((namespace, name)),
+            ) => {
                 let on = reference(kind, Some(namespace), name, uid);
                 self.shared_event(on, &format!("Invalid{kind}"), problem);
+            }
+            ("ClusterNetworkPolicy", None) => {
+                let on = reference("ClusterNetworkPolicy", None, name, uid);
+                self.shared_event(on, "InvalidClusterNetworkPolicy", problem);
             }
             _ => {}
         }
@@ -144,6 +151,8 @@ impl Publisher {
 fn reference(kind: &str, namespace: Option<&str>, name: &str, uid: &str) -> ObjectReference {
     let version = match kind {
         "EndpointSlice" => "discovery.k8s.io/v1",
+        "NetworkPolicy" => "networking.k8s.io/v1",
+        "ClusterNetworkPolicy" => "policy.networking.k8s.io/v1alpha2",
         _ => "v1",
     };
     ObjectReference {

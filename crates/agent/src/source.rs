@@ -8,12 +8,15 @@ use crate::options::Source;
 /// One thing the agent learns.
 #[derive(Debug)]
 pub enum Update {
-    /// A node, pod, Service or slice of endpoints changed.
+    /// A node, pod, namespace, policy, Service or slice of endpoints changed.
     Change(Change),
     /// The configuration, first or changed.
     Config(Box<Config>),
-    /// All nodes and pods there were at the start have been told.
+    /// All nodes there were at the start have been told.
     Synced,
+    /// So have all pods, namespaces and policies: before, nothing of theirs is touched in the
+    /// kernel.
+    PoliciesSynced,
     /// So have all Services and slices: before, nothing of theirs is touched in the kernel.
     ServicesSynced,
     /// An object cannot be understood; what was known of it stays.
@@ -37,7 +40,6 @@ pub enum Update {
 /// The stream of updates, and the client to write back with where there is an API server.
 pub(crate) async fn open(
     source: Source,
-    node: &str,
 ) -> Result<(BoxStream<'static, Update>, Option<kube::Client>), String> {
     match source {
         Source::Given(receiver) => {
@@ -52,7 +54,7 @@ pub(crate) async fn open(
                 .await
                 .map_err(|error| error.to_string())?;
             let changes = |what, synced: fn() -> Update| {
-                let updates = api::watch::changes(&client, node, what);
+                let updates = api::watch::changes(&client, what);
                 updates.map(move |update| match update {
                     api::watch::Update::Change(change) => Update::Change(change),
                     api::watch::Update::Synced => synced(),
@@ -69,9 +71,10 @@ pub(crate) async fn open(
                     api::watch::Update::Problem(error) => problem(&error),
                 })
             };
-            // Apart from each other: the pod network does not wait for thousands of Services.
+            // Apart from each other: the fabric does not wait for thousands of Services or pods.
             let fabric = changes(api::watch::What::FABRIC, || Update::Synced);
             let services = changes(api::watch::What::SERVICES, || Update::ServicesSynced);
+            let policies = changes(api::watch::What::POLICIES, || Update::PoliciesSynced);
             let config = api::watch::config(&client).map(|update| match update {
                 api::watch::ConfigUpdate::Config(config) => Update::Config(config),
                 api::watch::ConfigUpdate::Missing => Update::Problem(format!(
@@ -90,7 +93,8 @@ pub(crate) async fn open(
                 },
                 api::watch::ConfigUpdate::Problem(error) => problem(&error),
             });
-            let all = stream::select(services, stream::select(fabric, config));
+            let many = stream::select(services, policies);
+            let all = stream::select(many, stream::select(fabric, config));
             Ok((all.boxed(), Some(client)))
         }
     }

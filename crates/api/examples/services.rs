@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = api::client(Some(kubeconfig.as_ref()), "example").await?;
     let before = (Instant::now(), cpu()?, resident()?);
     let mut cluster = model::Cluster::default();
-    let mut updates = changes(&client, "", What::SERVICES);
+    let mut updates = changes(&client, What::SERVICES);
     while let Some(update) = updates.next().await {
         match update {
             Update::Change(change) => {

@@ -9,10 +9,14 @@ use kube::ResourceExt;
 
 use crate::Error;
 
+mod namespace;
+mod pod;
+mod policy;
 mod service;
 mod slice;
 mod slim;
 
+pub(crate) use slim::named;
 pub use slim::{Converted, Kind, Slim, Value, Wrong};
 
 /// Annotations in which nodes publish their VXLAN ends, as Flannel names them.
@@ -192,67 +196,6 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(mac)
 }
 
-/// A pod as the network needs to know it.
-pub fn pod(pod: &Pod) -> Result<model::Pod, Error> {
-    let namespace = pod.namespace().unwrap_or_default();
-    let name = pod.name_any();
-    let spec = pod.spec.as_ref();
-    Ok(model::Pod {
-        uid: pod.uid().unwrap_or_default(),
-        node: spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
-        ips: pod_ips(&format!("Pod {namespace}/{name}"), pod)?,
-        host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
-        labels: pod.labels().into(),
-        ports: named_ports(pod),
-        created: pod
-            .creation_timestamp()
-            .map_or(0, |created| created.0.as_second()),
-        leaving: pod.metadata.deletion_timestamp.is_some(),
-        namespace,
-        name,
-    })
-}
-
-/// Ports with names of all containers; those of init containers only where they stay (sidecars).
-fn named_ports(pod: &Pod) -> Vec<model::ContainerPort> {
-    let spec = pod.spec.iter();
-    let sidecars = spec
-        .clone()
-        .flat_map(|spec| spec.init_containers.iter().flatten());
-    let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
-    let containers = spec.flat_map(|spec| &spec.containers).chain(sidecars);
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
-    let named = ports.filter_map(|port| {
-        let word = port.protocol.as_deref().unwrap_or("TCP");
-        let known = |protocol: &model::Protocol| protocol.word() == word;
-        Some(model::ContainerPort {
-            name: port.name.as_deref().filter(|name| !name.is_empty())?.into(),
-            protocol: model::Protocol::ALL.into_iter().find(known)?,
-            port: u16::try_from(port.container_port).ok()?,
-        })
-    });
-    named.collect()
-}
-
-fn pod_ips(object: &str, pod: &Pod) -> Result<Vec<IpAddr>, Error> {
-    let Some(status) = &pod.status else {
-        return Ok(Vec::new());
-    };
-    match status.pod_ips.as_ref().filter(|ips| !ips.is_empty()) {
-        Some(ips) => ips
-            .iter()
-            .enumerate()
-            .map(|(i, ip)| ip_of(object.to_owned(), format!("status.podIPs[{i}].ip"), &ip.ip))
-            .collect(),
-        None => status
-            .pod_ip
-            .iter()
-            .filter(|ip| !ip.is_empty())
-            .map(|ip| ip_of(object.to_owned(), "status.podIP".to_owned(), ip))
-            .collect(),
-    }
-}
-
 /// True where the pod has ended for good: its addresses belong to nobody.
 pub fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
@@ -367,19 +310,6 @@ mod tests {
         for (value, message) in cases {
             assert_eq!(node_from(value).unwrap_err().to_string(), message);
         }
-    }
-
-    #[test]
-    fn a_pod_brings_its_addresses() {
-        let pod = pod(&serde_json::from_value(json!({
-            "metadata": {"namespace": "default", "name": "web", "uid": "u", "labels": {"app": "web"}},
-            "spec": {"nodeName": "node1", "containers": []},
-            "status": {"podIPs": [{"ip": "10.244.1.2"}, {"ip": "fd00::2"}]}}))
-        .unwrap())
-        .unwrap();
-        assert_eq!(pod.node, "node1");
-        assert_eq!(pod.ips.len(), 2);
-        assert!(!pod.host_network);
     }
 
     #[test]

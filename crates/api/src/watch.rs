@@ -8,19 +8,20 @@ use std::fmt::Debug;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
-use model::{Change, EndpointSlice, Service};
+use model::{Change, ClusterPolicy, EndpointSlice, Namespace, NetworkPolicy, Pod, Service};
 use serde::de::DeserializeOwned;
 
 use crate::{Backoff, Error, convert};
 
 mod known;
+mod optional;
 
 use convert::Slim;
-use known::{AllPods, Convert, Known, Nodes, Part, Slims};
+use known::{Convert, Known, Nodes, Part, SlimChange, Slims};
 
 /// A watch is renewed after this many seconds, so that a dead connection is noticed.
 pub const RENEW: u32 = 60;
@@ -31,40 +32,44 @@ const PAGE: u32 = 100;
 /// The same for objects of which little is kept: they are small, and there are many.
 const SLIM_PAGE: u32 = 500;
 
-/// Which pods to watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pods {
-    /// None.
-    None,
-    /// Those bound to the node.
-    OfNode,
-    /// All of the cluster.
-    All,
-}
-
 /// What to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct What {
     /// All nodes.
     pub nodes: bool,
-    /// Pods.
-    pub pods: Pods,
     /// All Services and their endpoint slices.
     pub services: bool,
+    /// All NetworkPolicies and ClusterNetworkPolicies, and the pods and namespaces they are
+    /// about.
+    pub policies: bool,
 }
 
 impl What {
-    /// What an agent needs for the fabric: every node, and the pods of its own.
+    const NOTHING: Self = Self {
+        nodes: false,
+        services: false,
+        policies: false,
+    };
+    /// What an agent needs for the fabric: every node.
     pub const FABRIC: Self = Self {
         nodes: true,
-        pods: Pods::OfNode,
-        services: false,
+        ..Self::NOTHING
     };
     /// What an agent needs for Services.
     pub const SERVICES: Self = Self {
-        nodes: false,
-        pods: Pods::None,
         services: true,
+        ..Self::NOTHING
+    };
+    /// What an agent needs for policies.
+    pub const POLICIES: Self = Self {
+        policies: true,
+        ..Self::NOTHING
+    };
+    /// All that agents know.
+    pub const ALL: Self = Self {
+        nodes: true,
+        services: true,
+        policies: true,
     };
 }
 
@@ -127,28 +132,22 @@ where
     watcher::watcher(api, settings).backoff(Backoff::reconnect())
 }
 
-/// Changes of what is asked for as seen from `node`.
-pub fn changes(client: &Client, node: &str, what: What) -> BoxStream<'static, Update> {
+/// Changes of what is asked for.
+pub fn changes(client: &Client, what: What) -> BoxStream<'static, Update> {
     let mut parts: SelectAll<BoxStream<'static, Part>> = SelectAll::new();
     if what.nodes {
         parts.push(part(Api::<Node>::all(client.clone()), settings(), Nodes));
     }
-    let of_node = format!("spec.nodeName={node}");
-    match what.pods {
-        Pods::None => {}
-        Pods::OfNode => parts.push(part(
-            Api::<Pod>::all(client.clone()),
-            settings().fields(&of_node),
-            AllPods,
-        )),
-        Pods::All => parts.push(part(Api::<Pod>::all(client.clone()), settings(), AllPods)),
-    }
     if what.services {
-        let slim = || settings().page_size(SLIM_PAGE);
-        let services = Api::<Slim<Service>>::all(client.clone());
-        parts.push(part(services, slim(), Slims::default()));
-        let slices = Api::<Slim<EndpointSlice>>::all(client.clone());
-        parts.push(part(slices, slim(), Slims::default()));
+        parts.push(slim::<Service>(client));
+        parts.push(slim::<EndpointSlice>(client));
+    }
+    if what.policies {
+        parts.push(slim::<Namespace>(client));
+        parts.push(slim::<Pod>(client));
+        parts.push(slim::<NetworkPolicy>(client));
+        // Its definition may not be installed, or only later.
+        parts.push(optional::part::<ClusterPolicy>(client));
     }
     let mut waiting = parts.len();
     let nothing = (waiting == 0).then_some(Update::Synced);
@@ -202,6 +201,16 @@ pub fn config(client: &Client) -> BoxStream<'static, ConfigUpdate> {
             std::future::ready(update)
         })
         .boxed()
+}
+
+/// All objects of a kind that is read slim.
+fn slim<T: SlimChange>(client: &Client) -> BoxStream<'static, Part> {
+    let api = Api::<Slim<T>>::all(client.clone());
+    part(api, slim_settings(), Slims::default())
+}
+
+fn slim_settings() -> watcher::Config {
+    settings().page_size(SLIM_PAGE)
 }
 
 fn part<K, C>(api: Api<K>, settings: watcher::Config, convert: C) -> BoxStream<'static, Part>

@@ -404,6 +404,11 @@ fn machines() -> Vec<Object> {
                 rule(&["discovery.k8s.io"], &["endpointslices"], READ),
                 rule(&["flatnet.io"], &["loadbalancerpools"], READ),
                 rule(
+                    &["policy.networking.k8s.io"],
+                    &["clusternetworkpolicies"],
+                    READ,
+                ),
+                rule(
                     &["networking.k8s.io"],
                     &[
                         "ingresses",

@@ -1,6 +1,6 @@
 //! Objects of which only what the network needs is read.
 //!
-//! A cluster has tens of thousands of Services and slices; decoding all of each (managed fields
+//! A cluster has tens of thousands of pods, policies, Services and slices; decoding all of each (managed fields
 //! above all) and keeping two copies would be most of the agent's time and memory. A [`Slim`]
 //! object is turned into its [`model`] value while it is being decoded.
 
@@ -10,10 +10,10 @@ use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use serde::de::{Deserializer, IgnoredAny, Visitor};
+use kube::core::DynamicResourceScope;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::Error;
@@ -62,6 +62,8 @@ pub trait Kind: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     const KIND: &'static str;
     /// Group of `apiVersion`, empty for the core.
     const GROUP: &'static str;
+    /// Version of `apiVersion`.
+    const VERSION: &'static str = "v1";
     /// Its name in addresses.
     const PLURAL: &'static str;
     /// The object as it is decoded, borrowing from the text.
@@ -79,7 +81,8 @@ impl<'de, T: Kind> Deserialize<'de> for Slim<T> {
 
 impl<T: Kind> kube::Resource for Slim<T> {
     type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+    // Some are of a namespace, some of the cluster; they are only asked for all at once.
+    type Scope = DynamicResourceScope;
 
     fn kind((): &()) -> Cow<'_, str> {
         T::KIND.into()
@@ -88,7 +91,7 @@ impl<T: Kind> kube::Resource for Slim<T> {
         T::GROUP.into()
     }
     fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
+        T::VERSION.into()
     }
     fn plural((): &()) -> Cow<'_, str> {
         T::PLURAL.into()
@@ -102,7 +105,7 @@ impl<T: Kind> kube::Resource for Slim<T> {
 }
 
 impl<T: Kind> Slim<T> {
-    /// Namespace and name.
+    /// Namespace (empty where it has none) and name.
     pub fn key(&self) -> model::Key {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         (part(&self.meta.namespace), part(&self.meta.name))
@@ -111,7 +114,6 @@ impl<T: Kind> Slim<T> {
     /// What is wrong with it, in one sentence.
     pub fn problem(&self) -> Option<Error> {
         let (first, others) = self.converted.problems.split_first()?;
-        let (namespace, name) = self.key();
         let more = match others {
             [] => String::new(),
             [one] => format!("; {}: {}", one.field, one.cause),
@@ -120,11 +122,17 @@ impl<T: Kind> Slim<T> {
             }
         };
         Some(Error::Field {
-            object: format!("{} {namespace}/{name}", T::KIND),
+            object: named(T::KIND, &self.key()),
             field: first.field.clone(),
             cause: format!("{}{more}", first.cause),
         })
     }
+}
+
+/// Kind and name of an object, for example `Service default/web` or `Namespace default`.
+pub(crate) fn named(kind: &str, (namespace, name): &model::Key) -> String {
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    format!("{kind} {namespace}{slash}{name}")
 }
 
 /// Text that is borrowed where it has no escapes.
@@ -133,7 +141,9 @@ pub(super) struct Text<'de>(pub Cow<'de, str>);
 
 impl Text<'_> {
     pub(super) fn owned(self) -> String {
-        self.0.into_owned()
+        let mut text = self.0.into_owned();
+        text.shrink_to_fit();
+        text
     }
 }
 
@@ -171,14 +181,19 @@ impl<'de: 'a, 'a> Visitor<'de> for TextVisitor<'a> {
 
 /// `metadata`, with those labels and annotations that mean something here.
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, bound(deserialize = "'de: 'a"))]
-pub(super) struct Meta<'a> {
+#[serde(
+    rename_all = "camelCase",
+    default,
+    bound(deserialize = "'de: 'a, L: Deserialize<'de> + Default")
+)]
+pub(super) struct Meta<'a, L = Labels<'a>> {
     pub name: Text<'a>,
     pub namespace: Text<'a>,
     pub uid: Option<Text<'a>>,
     pub resource_version: Option<Text<'a>>,
     pub creation_timestamp: Option<Text<'a>>,
-    pub labels: Option<Labels<'a>>,
+    pub deletion_timestamp: Option<IgnoredAny>,
+    pub labels: Option<L>,
     pub annotations: Option<Annotations<'a>>,
 }
 
@@ -200,7 +215,34 @@ pub(super) struct Annotations<'a> {
     pub triggered: Option<Text<'a>>,
 }
 
-impl Meta<'_> {
+/// All labels.
+#[derive(Default)]
+pub(super) struct AllLabels(pub model::Labels);
+
+impl<'de> Deserialize<'de> for AllLabels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LabelsVisitor)
+    }
+}
+
+struct LabelsVisitor;
+
+impl<'de> Visitor<'de> for LabelsVisitor {
+    type Value = AllLabels;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("labels")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AllLabels, A::Error> {
+        let mut all: Vec<(Cow<'de, str>, Cow<'de, str>)> = Vec::new();
+        while let Some((key, value)) = map.next_entry::<Text<'de>, Text<'de>>()? {
+            all.push((key.0, value.0));
+        }
+        Ok(AllLabels(all.into_iter().collect()))
+    }
+}
+
+impl<L> Meta<'_, L> {
     /// What a watch needs to know of the object.
     pub(super) fn place(&self) -> ObjectMeta {
         ObjectMeta {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt};
-use model::{Change, EndpointSlice, Service};
+use model::{Change, ClusterPolicy, EndpointSlice, Namespace, NetworkPolicy, Pod, Service};
 
 use super::{Update, watch_error};
 use crate::convert::{self, Kind, Slim, Value};
@@ -76,35 +76,6 @@ impl Convert<Node> for Nodes {
     }
 }
 
-pub(super) struct AllPods;
-
-impl Convert<Pod> for AllPods {
-    type Key = model::Key;
-    type Value = model::Pod;
-
-    fn key(&self, pod: &Pod) -> model::Key {
-        (pod.namespace().unwrap_or_default(), pod.name_any())
-    }
-    fn object(&self, (namespace, name): &model::Key) -> String {
-        format!("Pod {namespace}/{name}")
-    }
-    fn value(&self, pod: &Pod) -> (Said<model::Pod>, Option<Error>) {
-        if convert::is_finished(pod) {
-            return (Said::Gone, None);
-        }
-        told(convert::pod(pod))
-    }
-    fn same(&self, old: &model::Pod, new: &model::Pod) -> bool {
-        old == new
-    }
-    fn change(&self, pod: model::Pod) -> Change {
-        Change::Pod(Arc::new(pod))
-    }
-    fn gone(&self, (namespace, name): model::Key) -> Change {
-        Change::PodGone(namespace, name)
-    }
-}
-
 /// Kinds that are read slim: the reported value is shared with the cluster, not copied.
 pub(super) struct Slims<T>(PhantomData<T>);
 
@@ -121,17 +92,38 @@ pub(super) trait SlimChange: Kind {
     fn gone(key: model::Key) -> Change;
 }
 
-impl SlimChange for Service {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-    fn change(value: Arc<Self>) -> Change {
-        Change::Service(value)
-    }
-    fn gone((namespace, name): model::Key) -> Change {
-        Change::ServiceGone(namespace, name)
-    }
+/// Kinds of which every difference counts.
+macro_rules! slim_change {
+    ($kind:ty, $change:expr, |$namespace:pat_param, $name:ident| $gone:expr) => {
+        impl SlimChange for $kind {
+            fn same(&self, other: &Self) -> bool {
+                self == other
+            }
+            fn change(value: Arc<Self>) -> Change {
+                $change(value)
+            }
+            fn gone(($namespace, $name): model::Key) -> Change {
+                $gone
+            }
+        }
+    };
 }
+
+slim_change!(Pod, Change::Pod, |namespace, name| Change::PodGone(
+    namespace, name
+));
+slim_change!(Namespace, Change::Namespace, |_, name| {
+    Change::NamespaceGone(name)
+});
+slim_change!(NetworkPolicy, Change::Policy, |namespace, name| {
+    Change::PolicyGone(namespace, name)
+});
+slim_change!(ClusterPolicy, Change::ClusterPolicy, |_, name| {
+    Change::ClusterPolicyGone(name)
+});
+slim_change!(Service, Change::Service, |namespace, name| {
+    Change::ServiceGone(namespace, name)
+});
 
 impl SlimChange for EndpointSlice {
     fn same(&self, other: &Self) -> bool {
@@ -152,8 +144,8 @@ impl<T: SlimChange> Convert<Slim<T>> for Slims<T> {
     fn key(&self, object: &Slim<T>) -> model::Key {
         object.key()
     }
-    fn object(&self, (namespace, name): &model::Key) -> String {
-        format!("{} {namespace}/{name}", T::KIND)
+    fn object(&self, key: &model::Key) -> String {
+        convert::named(T::KIND, key)
     }
     fn value(&self, object: &Slim<T>) -> (Said<Arc<T>>, Option<Error>) {
         let Converted { value, .. } = &object.converted;
@@ -356,12 +348,12 @@ mod tests {
 
     #[test]
     fn a_finished_pod_is_gone() {
-        let pod = |phase: &str| -> Pod {
-            serde_json::from_value(json!({"metadata": {"namespace": "d", "name": "p"},
-                "spec": {"containers": []}, "status": {"phase": phase}}))
-            .unwrap()
+        let pod = |phase: &str| -> Slim<Pod> {
+            let text = json!({"metadata": {"namespace": "d", "name": "p"},
+                "spec": {"containers": []}, "status": {"phase": phase}});
+            serde_json::from_str(&text.to_string()).unwrap()
         };
-        let mut known = Known::new(AllPods);
+        let mut known = Known::new(Slims::<Pod>::default());
         let first = known.take(Ok(Event::Apply(pod("Running"))));
         assert!(matches!(
             &first[..],

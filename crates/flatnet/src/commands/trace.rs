@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ::trace::{Wish, World, ends};
-use api::watch::{Pods, Update, What};
+use api::watch::{Update, What};
 use fabric::{Plan as FabricPlan, Underlay, Uplink};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -104,12 +104,7 @@ pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
 
 /// What the agents' watches would show, once.
 pub async fn cluster(client: &Client) -> Result<Cluster, Failure> {
-    let what = What {
-        nodes: true,
-        pods: Pods::All,
-        services: true,
-    };
-    let mut updates = api::watch::changes(client, "", what);
+    let mut updates = api::watch::changes(client, What::ALL);
     let mut cluster = Cluster::default();
     while let Some(update) = updates.next().await {
         match update {
