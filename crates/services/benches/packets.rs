@@ -14,8 +14,6 @@ mod cases;
 mod echo;
 #[path = "../tests/it/lab.rs"]
 mod lab;
-#[path = "../tests/it/station.rs"]
-mod station;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -27,6 +25,7 @@ use model::{EndpointSlice, Protocol, Service, ServicePort};
 
 use cases::slice;
 use lab::{Lab, TARGET};
+use testing::station;
 
 /// The port of the throughput's Service.
 const STREAM: u16 = 9000;

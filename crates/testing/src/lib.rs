@@ -1,4 +1,7 @@
-//! What the tests of every crate share: how a test says that it cannot run here.
+//! What the tests of every crate share: how a test says that it cannot run here, and the hosts of
+//! a test's network.
+
+pub mod station;
 
 use std::ffi::OsStr;
 use std::io::Write as _;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Every crate with its floor: a crate uses crates of lower floors only.
 const FLOORS: &[(u8, &[&str])] = &[
-    (1, &["model", "nft", "testing"]),
+    (1, &["model", "nft"]),
     (2, &["linux", "objects", "api"]),
-    (3, &["pods", "fabric", "services", "policy", "certs"]),
+    (3, &["pods", "fabric", "services", "policy", "certs", "testing"]),
     (4, &["agent", "controller", "trace"]),
     (5, &["apiserver", "lab"]),
     (6, &["flatnet", "cni"]),

@@ -20,7 +20,8 @@ mod oracle;
 mod probe;
 mod spread;
 mod stale;
-mod station;
 mod table;
 mod world;
 mod worlds;
+
+use testing::station;

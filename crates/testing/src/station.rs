@@ -1,4 +1,6 @@
-//! One host of the lab: a namespace without a name, gone with its handle.
+//! One host of a test's network: a namespace without a name, gone with its handle.
+
+#![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 use std::net::IpAddr;
 
@@ -6,15 +8,25 @@ use ipnet::IpNet;
 use linux::link::NewKind;
 use linux::{Address, NetNs, Netlink, NewLink, Route, VethEnd, run_in, sysctl};
 
+/// MTU of every cable.
 pub const MTU: u32 = 1500;
 
 /// A namespace and its netlink socket.
 pub struct Station {
+    /// The namespace.
     pub netns: NetNs,
+    /// A socket in it.
     pub netlink: Netlink,
 }
 
+impl Default for Station {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Station {
+    /// One with nothing but `lo`, which is up.
     pub fn new() -> Self {
         let netns = NetNs::anonymous().unwrap();
         run_in(&netns, || {
@@ -45,16 +57,19 @@ impl Station {
         .unwrap();
     }
 
+    /// The index of a link that is there.
     pub fn index(&mut self, link: &str) -> u32 {
         self.netlink.expect_link(link).unwrap().index
     }
 
+    /// Gives a link an address, written with its prefix length.
     pub fn address(&mut self, link: &str, address: &str) {
         let dev = self.index(link);
         let address = Address::new(dev, net(address));
         self.netlink.add_address(&address).unwrap();
     }
 
+    /// Routes a range through a gateway.
     pub fn route(&mut self, link: &str, to: &str, gateway: IpAddr) {
         let dev = self.index(link);
         let route = Route::new(net(to), dev).via(gateway);
@@ -100,10 +115,12 @@ impl Station {
     }
 }
 
+/// The network, which the test has right.
 pub fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
+/// The address, which the test has right.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
