@@ -111,7 +111,10 @@ mod tests {
         assert_eq!(left("::/0", &["8000::/1"]), nets(&["::/1"]));
         assert_eq!(left("::/0", &["::/1"]), nets(&["8000::/1"]));
         // Networks may be written by any of their addresses.
-        assert_eq!(left("10.0.0.9/24", &["10.0.0.200/25"]), nets(&["10.0.0.0/25"]));
+        assert_eq!(
+            left("10.0.0.9/24", &["10.0.0.200/25"]),
+            nets(&["10.0.0.0/25"])
+        );
         assert!(is_all(&union(nets(&["0.0.0.0/1", "128.0.0.0/1"]))));
     }
 }

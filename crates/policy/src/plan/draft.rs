@@ -164,11 +164,7 @@ fn numbers(ports: &[PortMatch]) -> Ports {
     });
     let ranges = numbers.flat_map(|(protocol, from, to)| {
         let protocols = of(protocol).into_iter();
-        protocols.map(move |protocol| PortRange {
-            protocol,
-            from,
-            to,
-        })
+        protocols.map(move |protocol| PortRange { protocol, from, to })
     });
     ranges.collect()
 }

@@ -20,12 +20,15 @@ pub const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 /// Which policies decide: all that a list depends on but the cluster's state.
 type Choice = (Direction, bool, Vec<usize>, Vec<usize>, Vec<ContainerPort>);
 
+/// A policy by its place, and which of its rules: of a direction and of IPv6.
+type Part = (usize, Direction, bool);
+
 /// Judges pods one after the other, best those of a namespace together: it reads each policy once.
 pub(super) struct Judge<'a> {
     world: World<'a>,
     /// In the order in which they are asked.
     cluster_policies: Vec<&'a ClusterPolicy>,
-    cluster_drafts: BTreeMap<(usize, Direction, bool), Rc<Vec<(Draft, Action)>>>,
+    cluster_drafts: BTreeMap<Part, Rc<Vec<(Draft, Action)>>>,
     room: Room<'a>,
 }
 
@@ -34,7 +37,7 @@ pub(super) struct Judge<'a> {
 struct Room<'a> {
     name: Option<&'a str>,
     policies: Vec<&'a NetworkPolicy>,
-    drafts: BTreeMap<(usize, Direction, bool), Rc<Vec<Draft>>>,
+    drafts: BTreeMap<Part, Rc<Vec<Draft>>>,
     targets: BTreeMap<Choice, Target>,
 }
 

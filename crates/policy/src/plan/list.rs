@@ -151,7 +151,10 @@ impl List {
     /// The lists it leads to, each once.
     pub fn lists(&self) -> BTreeSet<&Arc<List>> {
         let targets = self.rules.iter().map(|rule| &rule.target);
-        targets.chain([&self.end]).filter_map(Target::list).collect()
+        targets
+            .chain([&self.end])
+            .filter_map(Target::list)
+            .collect()
     }
 }
 

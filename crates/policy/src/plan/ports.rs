@@ -117,6 +117,11 @@ mod tests {
         assert!(all.covers(&ports(&[(Tcp, 81, 99), (Udp, 80, 80)])));
         assert!(!all.covers(&ports(&[(Tcp, 81, 101)])));
         assert!(!all.covers(&ports(&[(Udp, 81, 81)])));
-        assert_eq!(ports(&[(Tcp, 0, 65535), (Tcp, 65535, 65535)]).ranges().len(), 1);
+        assert_eq!(
+            ports(&[(Tcp, 0, 65535), (Tcp, 65535, 65535)])
+                .ranges()
+                .len(),
+            1
+        );
     }
 }

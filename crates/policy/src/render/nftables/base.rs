@@ -1,0 +1,272 @@
+//! What is there whatever the policies say, as long as they are about any pod here.
+
+use std::collections::BTreeMap;
+
+use nft::{
+    Base, Chain, ChainKind, Compiled, CtField, CtState, Direction, ElementKey, Hook, IpFamily, Key,
+    Limit, Log, Policy, Rule, Set, SetData, Statement, Type, Value, Verdict,
+};
+
+use super::{LOG_GROUP, TABLE};
+
+/// The set that holds the generation.
+pub(super) const GENERATION: &str = "generation";
+/// The chain that marks a connection.
+pub(super) const JUDGED: &str = "judged";
+const CHECK: &str = "check";
+const LOOSE: &str = "loose";
+const MIDSTREAM: &str = "midstream";
+
+/// The bits of a connection's mark that hold the generation; the others are Services'.
+const GENERATION_BITS: u32 = 0xffff_ff00;
+/// Denials told of in a second, and at once.
+const TOLD: u32 = 100;
+/// Bytes of a denied packet that are told: all headers, also those that an ICMP error quotes.
+const SNAPLEN: u32 = 160;
+/// Router solicitation to redirect.
+const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
+const FILTER: i32 = 0;
+
+/// A direction by its name in this table.
+pub(super) fn word(direction: model::Direction) -> &'static str {
+    direction.word()
+}
+
+/// The map from a pod's address to its list.
+pub(super) fn map(direction: model::Direction, v6: bool) -> String {
+    format!("{}{}", word(direction), digit(v6))
+}
+
+/// The addresses of pods that any policy is about, each twice: so the one set can tell whether a
+/// field is one of them, and whether two fields are the same one of them.
+pub(super) fn subjects(v6: bool) -> String {
+    format!("subjects{}", digit(v6))
+}
+
+/// Where denied connections end.
+pub(super) fn denied(direction: model::Direction) -> String {
+    format!("denied-{}", word(direction))
+}
+
+/// Who opened the connection.
+pub(super) fn client(v6: bool) -> Key {
+    Key::Ct(Direction::Original, CtField::Saddr(family(v6)))
+}
+
+/// To whom, after translation.
+pub(super) fn server(v6: bool) -> Key {
+    Key::Ct(Direction::Reply, CtField::Saddr(family(v6)))
+}
+
+fn digit(v6: bool) -> char {
+    if v6 { '6' } else { '4' }
+}
+
+fn family(v6: bool) -> IpFamily {
+    if v6 { IpFamily::V6 } else { IpFamily::V4 }
+}
+
+/// The type of an address.
+pub(super) fn ip_type(v6: bool) -> Type {
+    if v6 { Type::Ipv6 } else { Type::Ipv4 }
+}
+
+/// The generation as it stands in marks.
+pub(super) fn mark(generation: u32) -> u32 {
+    generation << 8
+}
+
+/// The generation that a table holds; none where it does not hold one.
+pub fn generation(have: &Compiled) -> Option<u32> {
+    let elements = &have.sets.get(GENERATION)?.elements;
+    let [key]: [&ElementKey; 1] = elements.keys().collect::<Vec<_>>().try_into().ok()?;
+    let mark = u32::from_ne_bytes(key.key.as_slice().try_into().ok()?);
+    Some(mark >> 8).filter(|generation| *generation != 0)
+}
+
+/// The sets, without elements but the generation.
+pub(super) fn sets(generation: u32) -> BTreeMap<String, Set> {
+    let mut sets = BTreeMap::new();
+    let mut current = Set::of([Type::Mark]);
+    current.add([Value::Mark(mark(generation))]);
+    sets.insert(GENERATION.to_owned(), current);
+    for v6 in [false, true] {
+        let ip = ip_type(v6);
+        sets.insert(subjects(v6), Set::of([ip, ip]));
+        for direction in model::Direction::ALL {
+            sets.insert(map(direction, v6), Set::map([ip], SetData::Verdict));
+        }
+    }
+    sets
+}
+
+/// The chains.
+pub(super) fn chains(generation: u32) -> BTreeMap<String, Chain> {
+    let mut chains = BTreeMap::from([
+        ("forward".to_owned(), hook(Hook::Forward, forward())),
+        ("input".to_owned(), hook(Hook::Input, input())),
+        (CHECK.to_owned(), regular(check())),
+        (LOOSE.to_owned(), regular(loose())),
+        (MIDSTREAM.to_owned(), regular(midstream())),
+        (JUDGED.to_owned(), regular(vec![judged(generation)])),
+    ]);
+    for direction in model::Direction::ALL {
+        let [tell, drop] = deny(direction);
+        chains.insert(denied(direction), regular(vec![tell, drop]));
+    }
+    chains
+}
+
+fn hook(hook: Hook, rules: Vec<Rule>) -> Chain {
+    let base = Some(Base {
+        kind: ChainKind::Filter,
+        hook,
+        priority: FILTER,
+        policy: Policy::Accept,
+    });
+    Chain { base, rules }
+}
+
+fn regular(rules: Vec<Rule>) -> Chain {
+    Chain { base: None, rules }
+}
+
+fn to(verdict: Verdict) -> Statement {
+    Statement::Verdict(verdict)
+}
+
+fn goto(chain: &str) -> Statement {
+    to(Verdict::Goto(chain.to_owned()))
+}
+
+fn jump(chain: &str) -> Statement {
+    to(Verdict::Jump(chain.to_owned()))
+}
+
+fn in_set(keys: [Key; 2], set: String) -> Statement {
+    Statement::InSet {
+        keys: keys.into(),
+        negate: false,
+        set,
+    }
+}
+
+/// The only rule that a packet of a judged connection meets.
+fn known() -> Rule {
+    let known = Statement::InSet {
+        keys: vec![Key::CtMarkBits(GENERATION_BITS)],
+        negate: false,
+        set: GENERATION.to_owned(),
+    };
+    Rule::new([known, to(Verdict::Accept)]).comment("judged under the rules in force")
+}
+
+fn lookup(direction: model::Direction, v6: bool) -> Rule {
+    let key = match direction {
+        model::Direction::Egress => client(v6),
+        model::Direction::Ingress => server(v6),
+    };
+    Rule::new([Statement::VerdictMap {
+        keys: vec![key],
+        map: map(direction, v6),
+    }])
+}
+
+/// From pods and to pods.
+fn forward() -> Vec<Rule> {
+    let mut rules = vec![known(), Rule::new([jump(CHECK)])];
+    for v6 in [false, true] {
+        let same = in_set([client(v6), server(v6)], subjects(v6));
+        rules.push(Rule::new([same, goto(JUDGED)]).comment("a pod to itself"));
+    }
+    for direction in [model::Direction::Egress, model::Direction::Ingress] {
+        rules.extend([false, true].map(|v6| lookup(direction, v6)));
+    }
+    rules.push(Rule::new([goto(JUDGED)]));
+    rules
+}
+
+/// From pods to their node. What the node itself opens to its pods was opened by the node's
+/// address, which is no pod's: nothing is asked about it.
+fn input() -> Vec<Rule> {
+    let egress = [false, true].map(|v6| lookup(model::Direction::Egress, v6));
+    let mut rules = vec![known(), Rule::new([jump(CHECK)])];
+    rules.extend(egress);
+    rules.push(Rule::new([goto(JUDGED)]));
+    rules
+}
+
+/// What no policy is asked about.
+fn check() -> Vec<Rule> {
+    let (first, last) = NEIGHBOUR_DISCOVERY;
+    let neighbours = Statement::InRange {
+        key: Key::Icmpv6Type,
+        negate: false,
+        first: Value::Icmpv6Type(first),
+        last: Value::Icmpv6Type(last),
+    };
+    let none = Statement::CtState(vec![CtState::Invalid, CtState::Untracked]);
+    let new = Statement::CtState(vec![CtState::New]);
+    let link = |name: &str| Value::Name(name.to_owned());
+    let borrowed = [
+        Statement::is(Key::IifName, link("fn-*")),
+        Statement::is_not(Key::IifName, link("fn-vxlan*")),
+        Statement::NoWayBack,
+        to(Verdict::Drop),
+    ];
+    vec![
+        Rule::new([neighbours, to(Verdict::Accept)]),
+        Rule::new([none, goto(LOOSE)]),
+        // Whose connection that is, and who opened it, is forgotten: it would be taken for one of
+        // the other direction.
+        Rule::new([new, Statement::TcpNotSyn, jump(MIDSTREAM)]),
+        Rule::new(borrowed).comment("a pod has no addresses but its own"),
+    ]
+}
+
+/// Packets that belong to no connection: nobody can tell whether they are allowed.
+fn loose() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for v6 in [false, true] {
+        let family = family(v6);
+        for key in [Key::Saddr(family), Key::Daddr(family)] {
+            let subject = in_set([key.clone(), key], subjects(v6));
+            rules.push(Rule::new([subject, to(Verdict::Drop)]));
+        }
+    }
+    rules.push(Rule::new([to(Verdict::Accept)]));
+    rules
+}
+
+fn midstream() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for v6 in [false, true] {
+        for key in [client(v6), server(v6)] {
+            let subject = in_set([key.clone(), key], subjects(v6));
+            rules.push(Rule::new([subject, to(Verdict::Drop)]));
+        }
+    }
+    rules
+}
+
+/// No verdict: the packet goes on at the end. So the kernel need not look at the other rules when
+/// this one changes.
+pub(super) fn judged(generation: u32) -> Rule {
+    Rule::new([Statement::SetCtMark {
+        keep: !GENERATION_BITS,
+        bits: mark(generation),
+    }])
+}
+
+fn deny(direction: model::Direction) -> [Rule; 2] {
+    let limit = Statement::Limit(Limit {
+        rate: TOLD.into(),
+        burst: TOLD,
+    });
+    let log = Statement::Log(Log {
+        prefix: format!("{TABLE} {}", word(direction)),
+        group: LOG_GROUP,
+        snaplen: SNAPLEN,
+    });
+    [Rule::new([limit, log]), Rule::new([to(Verdict::Drop)])]
+}

@@ -1,0 +1,268 @@
+//! From what is in the kernel to what shall be.
+
+use std::net::IpAddr;
+
+use nft::{Compiled, CompiledSet, Datum, ElementKey, Family, Op, Transaction, Value, diff};
+
+use super::base::{self, GENERATION, JUDGED};
+use super::table::{MAPS, compiled, twice};
+use super::{TABLE, list, set};
+use crate::plan::{Delta, Live, Plan, Targets};
+
+/// Elements in one transaction that decides nothing. The kernel tells listeners of each element by
+/// a message that has 8 KiB of memory until the transaction is over: so many take some 40 MB for a
+/// moment.
+const MOST_ELEMENTS: usize = 4096;
+
+/// The rules in force, counted: 24 bits, never 0, which is the mark of connections that nobody has
+/// judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u32);
+
+impl Generation {
+    const MOST: u32 = 0x00ff_ffff;
+
+    /// Some generation.
+    pub fn of(number: u64) -> Self {
+        let rest = number % u64::from(Self::MOST);
+        Self(u32::try_from(rest).unwrap_or(0) + 1)
+    }
+
+    /// That of a table.
+    pub fn read(have: &Compiled) -> Option<Self> {
+        base::generation(have).map(Self)
+    }
+
+    /// As a number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The one after it.
+    pub fn next(self) -> Self {
+        Self(self.0 % Self::MOST + 1)
+    }
+}
+
+/// A change, as it goes to the kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Sets that nothing refers to yet, with their elements.
+    fill: Vec<(String, CompiledSet, set::Elements)>,
+    /// All that decides.
+    decide: Vec<Op>,
+    /// The table is new.
+    new: bool,
+}
+
+impl Change {
+    /// The table goes.
+    pub fn removal() -> Self {
+        Self {
+            decide: vec![Op::DeleteTable],
+            ..Self::default()
+        }
+    }
+
+    /// From one plan to the next, of a table that is there and stays.
+    pub fn of(plan: &Plan, delta: &Delta, was: Generation, is: Generation) -> Self {
+        let mut change = Self::default();
+        let new = delta.new_sets.keys().filter_map(|id| plan.sets().get(id));
+        change.fill = new.map(filled).collect();
+        let ops = &mut change.decide;
+        let chains: Vec<_> = delta
+            .new_lists
+            .values()
+            .map(|new| list::name(new))
+            .collect();
+        ops.extend(chains.iter().cloned().map(|name| Op::AddChain(name, None)));
+        for (name, new) in chains.into_iter().zip(delta.new_lists.values()) {
+            let rules = list::chain(new).compile(Family::Inet).rules.into_iter();
+            ops.extend(rules.map(|rule| Op::AddRule(name.clone(), rule)));
+        }
+        for (id, moved) in &delta.moved {
+            let Some(live) = plan.sets().get(id) else {
+                continue;
+            };
+            let name = set::name(&live.set);
+            if !moved.gone.is_empty() {
+                let keys = moved.gone.iter().map(set::key).collect();
+                ops.push(Op::DeleteElements(name.clone(), keys));
+            }
+            if !moved.new.is_empty() {
+                let new = moved.new.iter().map(|element| (set::key(element), None));
+                ops.push(Op::AddElements(name, new.collect()));
+            }
+        }
+        let subjects = delta.subjects.iter();
+        change_subjects(ops, subjects.map(|(ip, (was, is))| (*ip, was, is)));
+        change_generation(ops, was, is);
+        let gone: Vec<String> = delta
+            .gone_lists
+            .values()
+            .map(|gone| list::name(gone))
+            .collect();
+        ops.extend(gone.iter().cloned().map(Op::FlushChain));
+        ops.extend(gone.into_iter().map(Op::DeleteChain));
+        let gone = delta.gone_sets.values().map(|gone| set::name(gone));
+        ops.extend(gone.map(Op::DeleteSet));
+        change
+    }
+
+    /// From what the kernel has to the plan and nothing else, and the generation that is then in
+    /// force: where nothing differs that which is there, and else one of its own.
+    pub fn whole(
+        plan: &Plan,
+        have: Option<&Compiled>,
+        last: Generation,
+    ) -> (Option<Generation>, Self) {
+        let there = have.and_then(Generation::read);
+        let current = there.unwrap_or(last);
+        let Some(want) = compiled(plan, current.number()) else {
+            let change = have.map(|_| Self::removal()).unwrap_or_default();
+            return (None, change);
+        };
+        if have.is_some() && diff(have, &want, |_| true).is_empty() {
+            return (Some(current), Self::default());
+        }
+        let mut next = last.next();
+        if Some(next) == there {
+            next = next.next();
+        }
+        let Some(want) = compiled(plan, next.number()) else {
+            return (None, Self::default());
+        };
+        let ops = diff(have, &want, |_| true).ops;
+        (Some(next), Self::split(have, ops))
+    }
+
+    /// Sets that come are filled before anything refers to them.
+    fn split(have: Option<&Compiled>, ops: Vec<Op>) -> Self {
+        let had = |name: &String| have.is_some_and(|have| have.sets.contains_key(name));
+        let ahead = |name: &String| set::is_peers(name) && !had(name);
+        let mut change = Self {
+            new: have.is_none(),
+            ..Self::default()
+        };
+        for op in ops {
+            match op {
+                Op::AddTable => {}
+                Op::AddSet(name, set) if ahead(&name) => {
+                    change.fill.push((name, set, Vec::new()));
+                }
+                Op::AddElements(name, elements) if ahead(&name) => {
+                    let found = change.fill.iter_mut().find(|(other, ..)| *other == name);
+                    if let Some((_, _, list)) = found {
+                        *list = elements;
+                    }
+                }
+                other => change.decide.push(other),
+            }
+        }
+        change
+    }
+
+    /// What the kernel is to be told, in this order: the last decides all.
+    pub fn transactions(self) -> Vec<Transaction> {
+        if self.fill.is_empty() && self.decide.is_empty() {
+            return Vec::new();
+        }
+        let count: usize = self
+            .fill
+            .iter()
+            .map(|(_, _, elements)| elements.len())
+            .sum();
+        let mut steps: Vec<Vec<Op>> = Vec::new();
+        let mut step = Vec::new();
+        if self.new {
+            step.push(Op::AddTable);
+        }
+        let in_steps = count > MOST_ELEMENTS;
+        let mut room = MOST_ELEMENTS;
+        for (name, set, elements) in self.fill {
+            step.push(Op::AddSet(name.clone(), set));
+            let mut elements = elements.into_iter().peekable();
+            while elements.peek().is_some() {
+                if in_steps && room < 2 {
+                    steps.push(std::mem::take(&mut step));
+                    room = MOST_ELEMENTS;
+                }
+                // Begin and end of a range stay together.
+                let most = if in_steps { room & !1 } else { usize::MAX };
+                let part: Vec<_> = elements.by_ref().take(most).collect();
+                room = room.saturating_sub(part.len());
+                step.push(Op::AddElements(name.clone(), part));
+            }
+        }
+        if in_steps {
+            steps.push(std::mem::take(&mut step));
+        }
+        step.extend(self.decide);
+        steps.push(step);
+        steps.into_iter().map(transaction).collect()
+    }
+}
+
+fn transaction(ops: Vec<Op>) -> Transaction {
+    Transaction {
+        family: Family::Inet,
+        table: TABLE.to_owned(),
+        ops,
+    }
+}
+
+fn filled(live: &Live) -> (String, CompiledSet, set::Elements) {
+    let (definition, elements) = set::compiled(live);
+    (set::name(&live.set), definition, elements)
+}
+
+/// Where addresses' connections go from now on.
+fn change_subjects<'a>(
+    ops: &mut Vec<Op>,
+    subjects: impl Iterator<Item = (IpAddr, &'a Targets, &'a Targets)>,
+) {
+    type Lists = (Vec<ElementKey>, Vec<(ElementKey, Option<Datum>)>);
+    let mut maps: std::collections::BTreeMap<String, Lists> = Default::default();
+    for (ip, was, is) in subjects {
+        let v6 = ip.is_ipv6();
+        let key = ElementKey::of(&[Value::from(ip)]);
+        let mut any = [false; 2];
+        for (at, direction) in MAPS.into_iter().enumerate() {
+            let verdicts = [&was[at], &is[at]].map(|target| list::entry(direction, target));
+            any = [0, 1].map(|one| any[one] || verdicts[one].is_some());
+            let [was, is] = verdicts;
+            if was == is {
+                continue;
+            }
+            let (gone, new) = maps.entry(base::map(direction, v6)).or_default();
+            gone.extend(was.map(|_| key.clone()));
+            new.extend(is.map(|verdict| (key.clone(), Some(Datum::Verdict(verdict)))));
+        }
+        let (gone, new) = maps.entry(base::subjects(v6)).or_default();
+        let key = ElementKey::of(&twice(ip));
+        match any {
+            [true, false] => gone.push(key),
+            [false, true] => new.push((key, None)),
+            _ => {}
+        }
+    }
+    for (name, (gone, new)) in maps {
+        if !gone.is_empty() {
+            ops.push(Op::DeleteElements(name.clone(), gone));
+        }
+        if !new.is_empty() {
+            ops.push(Op::AddElements(name, new));
+        }
+    }
+}
+
+fn change_generation(ops: &mut Vec<Op>, was: Generation, is: Generation) {
+    let key =
+        |generation: Generation| ElementKey::of(&[Value::Mark(base::mark(generation.number()))]);
+    let set = GENERATION.to_owned();
+    ops.push(Op::DeleteElements(set.clone(), vec![key(was)]));
+    ops.push(Op::AddElements(set, vec![(key(is), None)]));
+    let rule = base::judged(is.number()).compile(Family::Inet);
+    ops.push(Op::FlushChain(JUDGED.to_owned()));
+    ops.push(Op::AddRule(JUDGED.to_owned(), rule));
+}
