@@ -19,7 +19,8 @@ pub fn apply(
         }
         let table =
             table.get_or_insert_with(|| Compiled::empty(transaction.family, &transaction.table));
-        one(table, op).ok_or_else(|| format!("{op}: no such object, or in use"))?;
+        one(table, op)
+            .ok_or_else(|| format!("{op}: no such object, or in use, or another one there"))?;
     }
     match &table {
         Some(there) => check(there).map(|()| table),
@@ -60,11 +61,14 @@ fn one(table: &mut Compiled, op: &Op) -> Option<()> {
             table.sets.remove(name)?;
         }
         Op::AddElements(set, elements) => {
-            table
-                .sets
-                .get_mut(set)?
-                .elements
-                .extend(elements.iter().cloned());
+            let there = &mut table.sets.get_mut(set)?.elements;
+            for (key, datum) in elements {
+                // With other data it has to be deleted before.
+                if there.get(key).is_some_and(|had| had != datum) {
+                    return None;
+                }
+                there.insert(key.clone(), datum.clone());
+            }
         }
         Op::DeleteElements(set, keys) => {
             let set = table.sets.get_mut(set)?;

@@ -139,7 +139,7 @@ fn what_others_break_is_healed_after_a_look() {
     kernel.routes.clear();
     kernel.fdb.clear();
     kernel.neighbours.remove(0);
-    kernel.nft = None;
+    kernel.nft.clear();
     fabric.resync();
     fabric.reconcile(&mut kernel, &cluster, &config, now + Duration::from_secs(1));
     kernel.changes.clone_from(&good.changes);

@@ -34,8 +34,8 @@ pub struct Fake {
     pub neighbours: Vec<Neighbour>,
     /// Forwarding entries.
     pub fdb: Vec<FdbEntry>,
-    /// The one nftables table. What a test puts into a dynamic set, packets added.
-    pub nft: Option<Compiled>,
+    /// Tables of nftables by name. What a test puts into a dynamic set, packets added.
+    pub nft: BTreeMap<String, Compiled>,
     /// Tables of iptables by family and name; those never changed are not there.
     pub iptables: BTreeMap<(IpFamily, String), Iptables>,
     /// Rules of iptables that have this in them are refused, as by a kernel without the match.
@@ -352,8 +352,8 @@ impl Kernel for Fake {
         table: &str,
         owns: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Compiled>> {
-        let is = |there: &&Compiled| (there.family, there.name.as_str()) == (family, table);
-        Ok(self.nft.as_ref().filter(is).map(|there| Compiled {
+        let is = |there: &&Compiled| there.family == family;
+        Ok(self.nft.get(table).filter(is).map(|there| Compiled {
             family,
             name: there.name.clone(),
             chains: kept(&there.chains, owns),
@@ -375,11 +375,10 @@ impl Kernel for Fake {
         table: &str,
         set: &str,
     ) -> Result<Vec<DynamicElement>> {
-        let is = |there: &&Compiled| (there.family, there.name.as_str()) == (family, table);
         let set = self
             .nft
-            .as_ref()
-            .filter(is)
+            .get(table)
+            .filter(|there| there.family == family)
             .and_then(|table| table.sets.get(set));
         let elements = set.into_iter().flat_map(|set| &set.elements);
         Ok(elements
@@ -395,9 +394,13 @@ impl Kernel for Fake {
         for op in &transaction.ops {
             self.change(op.to_string())?;
         }
-        self.nft = nft::apply(self.nft.clone(), transaction).map_err(|cause| {
-            Error::other(format!("table {}", transaction.table), "change", cause)
-        })?;
+        let table = &transaction.table;
+        let made = nft::apply(self.nft.get(table).cloned(), transaction)
+            .map_err(|cause| Error::other(format!("table {table}"), "change", cause))?;
+        match made {
+            Some(made) => self.nft.insert(table.clone(), made),
+            None => self.nft.remove(table),
+        };
         Ok(())
     }
 

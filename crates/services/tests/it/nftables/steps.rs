@@ -17,6 +17,7 @@ use crate::worlds::{World, changes, empty_world};
 
 const EINVAL: i32 = 22;
 const EPERM: i32 = 1;
+const TABLE: &str = "flatnet";
 const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
 
 fn nothing() -> Changed {
@@ -46,7 +47,7 @@ fn served(cluster: &Cluster) -> (Fake, Services) {
     let mut services = Services::new("node1");
     let report = reconcile(&mut services, &mut fake, cluster, &nothing(), &config());
     assert_eq!((report.errors, report.problems), (vec![], vec![]));
-    assert_eq!(fake.nft, Some(wanted(&services)));
+    assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
     fake.changes.clear();
     (fake, services)
 }
@@ -67,9 +68,9 @@ proptest! {
         for some in changes.chunks(at_once) {
             let report = follow(&mut services, &mut fake, &mut world, some);
             prop_assert_eq!(report.errors, vec![]);
-            prop_assert_eq!(fake.nft.as_ref(), Some(&wanted(&services)));
+            prop_assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
         }
-        check(&world, fake.nft.as_ref().unwrap())?;
+        check(&world, &fake.nft[TABLE])?;
     }
 
     /// Two kernels that hear of the same objects in another order have the same rules.
@@ -105,7 +106,7 @@ proptest! {
         let mut after = World { cluster: before.cluster, ..after };
         let report = follow(&mut services, &mut fake, &mut after, &others);
         prop_assert_eq!(report.errors, vec![]);
-        prop_assert_eq!(fake.nft, Some(wanted(&services)));
+        prop_assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
     }
 }
 
@@ -144,7 +145,7 @@ fn a_restart_changes_nothing() {
 fn what_others_did_is_put_right() {
     let cluster = two();
     let (mut fake, mut services) = served(&cluster);
-    let table = fake.nft.as_mut().unwrap();
+    let table = fake.nft.get_mut(TABLE).unwrap();
     table
         .chains
         .get_mut("services-dispatch")
@@ -161,7 +162,7 @@ fn what_others_did_is_put_right() {
         Some(Datum::of(&[Value::from(ip("10.244.9.9")), Value::Port(1)])),
     );
     let foreign = Table::new(Family::Inet, "flatnet").compile();
-    assert_ne!(fake.nft, Some(foreign));
+    assert_ne!(fake.nft.get(TABLE), Some(&foreign));
     let event = |name: Option<&str>| Event::Nftables {
         table: "flatnet".into(),
         name: name.map(str::to_owned),
@@ -170,12 +171,12 @@ fn what_others_did_is_put_right() {
     assert!(services.notice(&event(Some("services-dispatch"))));
     let report = reconcile(&mut services, &mut fake, &cluster, &nothing(), &config());
     assert_eq!(report.errors, []);
-    assert_eq!(fake.nft, Some(wanted(&services)));
+    assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
     // A flush of everything.
-    fake.nft = None;
+    fake.nft.clear();
     assert!(services.notice(&event(None)));
     reconcile(&mut services, &mut fake, &cluster, &nothing(), &config());
-    assert_eq!(fake.nft, Some(wanted(&services)));
+    assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
 }
 
 #[test]
@@ -187,13 +188,13 @@ fn others_parts_of_the_table_stay() {
         rules: vec![Rule::new([Statement::Counter])],
     };
     let theirs = chain.compile(Family::Inet);
-    let table = fake.nft.as_mut().unwrap();
+    let table = fake.nft.get_mut(TABLE).unwrap();
     table.chains.insert("policy-x".into(), theirs.clone());
     services.resync();
     service("c", 3).put(&mut cluster);
     reconcile(&mut services, &mut fake, &cluster, &nothing(), &config());
     assert_eq!(Services::remove_all(&mut fake), []);
-    let left = fake.nft.unwrap();
+    let left = fake.nft.remove(TABLE).unwrap();
     assert_eq!(
         left.chains.into_iter().collect::<Vec<_>>(),
         [("policy-x".into(), theirs)]
@@ -205,7 +206,7 @@ fn others_parts_of_the_table_stay() {
 fn nothing_is_left_behind() {
     let (mut fake, _) = served(&two());
     assert_eq!(Services::remove_all(&mut fake), []);
-    assert_eq!(fake.nft, None);
+    assert!(fake.nft.is_empty());
     assert_eq!(fake.sysctls[ROUTE_LOCALNET], "0");
 }
 
@@ -231,7 +232,7 @@ fn a_refused_service_is_told_and_the_others_work() {
     assert_eq!(problem.object, ("ns".into(), "b".into()));
     assert!(problem.message.contains("invalid argument"), "{problem}");
     let elements = |fake: &Fake, set: &str| {
-        let sets = &fake.nft.as_ref().unwrap().sets;
+        let sets = &fake.nft[TABLE].sets;
         sets.get(set).map_or(0, |set| set.elements.len())
     };
     assert_eq!(elements(&fake, "services-ips"), 1);
@@ -248,7 +249,7 @@ fn a_refused_service_is_told_and_the_others_work() {
     cluster.note(model::Change::Slice(fewer.into()), &mut changed);
     let report = reconcile(&mut services, &mut fake, &cluster, &changed, &config());
     assert_eq!((report.errors, report.problems), (vec![], vec![]));
-    assert_eq!(fake.nft, Some(wanted(&services)));
+    assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
 }
 
 #[test]
@@ -263,7 +264,7 @@ fn what_may_not_be_done_is_tried_again() {
     fake.refuse.clear();
     let report = reconcile(&mut services, &mut fake, &cluster, &nothing(), &config());
     assert_eq!((report.errors, report.again), (vec![], None));
-    assert_eq!(fake.nft, Some(wanted(&services)));
+    assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
 }
 
 #[test]
@@ -276,7 +277,7 @@ fn loopback_is_open_only_behind_its_guard() {
     fake.changes.clear();
     reconcile(&mut services, &mut fake, &cluster, &nothing(), &closed);
     assert_eq!(fake.sysctls[ROUTE_LOCALNET], "0");
-    let table = fake.nft.as_ref().unwrap();
+    let table = &fake.nft[TABLE];
     assert!(!table.chains.contains_key("services-loopback"));
     let at = |words: &str| {
         fake.changes
@@ -302,7 +303,7 @@ fn one_mode_gives_way_to_the_other() {
     let iptables: Config = mode(ServicesMode::Iptables);
     let report = reconcile(&mut services, &mut fake, &cluster, &nothing(), &iptables);
     assert_eq!(report.errors, []);
-    assert_eq!(fake.nft, None);
+    assert!(fake.nft.is_empty());
     let at = |words: &str| {
         fake.changes
             .iter()
@@ -312,7 +313,7 @@ fn one_mode_gives_way_to_the_other() {
     assert_eq!(fake.sysctls[ROUTE_LOCALNET], "1");
     let nftables = mode(ServicesMode::Nftables);
     reconcile(&mut services, &mut fake, &cluster, &nothing(), &nftables);
-    assert_eq!(fake.nft, Some(wanted(&services)));
+    assert_eq!(fake.nft.get(TABLE), Some(&wanted(&services)));
     let saved = linux::Kernel::iptables_save(&mut fake, nft::IpFamily::V4).unwrap();
     assert!(!saved.contains("KUBE-SVC"), "{saved}");
 }
@@ -339,7 +340,7 @@ fn clients_of_an_endpoint_that_goes_are_forgotten() {
     .put(&mut cluster);
     let (mut fake, mut services) = served(&cluster);
     let note = |fake: &mut Fake, to: &str| {
-        let sets = &mut fake.nft.as_mut().unwrap().sets;
+        let sets = &mut fake.nft.get_mut(TABLE).unwrap().sets;
         let affinity = sets.get_mut("services-affinity").unwrap();
         affinity.elements.extend([client(to)]);
     };
