@@ -30,7 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Health {
     pub published: Published,
     pub metrics: Arc<Metrics>,
+    /// Of Services.
     pub proxy: Arc<ProxyHealth>,
+    pub policies: Arc<ProxyHealth>,
 }
 
 /// One answer.
@@ -142,7 +144,8 @@ impl Health {
     /// The door for balancers and probes, as kube-proxy has it on port 10256.
     fn health(&self, path: &str) -> Answer {
         let now = SystemTime::now();
-        let told = self.proxy.told(Instant::now(), now);
+        let at = Instant::now();
+        let told = self.proxy.told(at, now).and(self.policies.told(at, now));
         match path {
             "/healthz" => {
                 let cause = trouble(&self.published.load());
@@ -245,6 +248,7 @@ mod tests {
             published: Published::default(),
             metrics: Arc::default(),
             proxy: Arc::new(ProxyHealth::new(Duration::ZERO)),
+            policies: Arc::new(ProxyHealth::new(Duration::ZERO)),
         }
     }
 

@@ -12,9 +12,11 @@ mod conflist;
 mod conntrack;
 mod health_ports;
 mod http;
+mod locals;
 mod metrics;
 mod node;
 mod options;
+mod policing;
 mod proxy_health;
 mod publish;
 mod serving;
@@ -57,8 +59,10 @@ pub struct Snapshot {
     pub problems: Arc<Vec<String>>,
     /// The first of them that concerns this node's own network: what its health is told from.
     pub cause: Option<String>,
-    /// Whether the first view of the cluster is complete.
+    /// Whether the first view of the cluster's nodes is complete.
     pub synced: bool,
+    /// Whether pods, namespaces and policies are known, and have been in the kernel.
+    pub policies_synced: bool,
 }
 
 /// A published snapshot.
@@ -75,7 +79,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let metrics = Arc::new(metrics::Metrics::default());
     let published: Published = Arc::default();
-    let (worker, reconciled) = worker::start(&options.state, metrics.clone()).map_err(Error)?;
+    let locals = locals::Handle::default();
+    let (worker, reconciled) =
+        worker::start(&options.state, locals.clone(), metrics.clone()).map_err(Error)?;
     tracing::info!(
         adopted = reconciled.adopted,
         released = ?reconciled.released,
@@ -109,12 +115,21 @@ pub async fn run(options: Options) -> Result<(), Error> {
         proxy.clone(),
         metrics.proxy.clone(),
     );
+    let policies = Arc::new(proxy_health::ProxyHealth::new(options.sync_period * 2));
+    let policing = policing::Policing::new(
+        &options.node,
+        locals,
+        publisher.clone(),
+        policies.clone(),
+        metrics.policy.clone(),
+    );
     let parts = node::Parts {
         conflist,
         worker,
         publisher,
         published: published.clone(),
         serving,
+        policing,
         proxy: options.proxy,
         announcer,
     };
@@ -123,6 +138,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         published,
         metrics,
         proxy,
+        policies,
     };
     // Threads of their own: the loop's is busy while it changes the kernel.
     doors.spawn(server.serve(listener));
@@ -151,6 +167,16 @@ pub fn cleanup() -> Result<(), Error> {
     }
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Err(Error(lines.join("\n")))
+}
+
+/// Gives memory that is free back to the machine: what the first list and the first transaction
+/// took for a moment would otherwise stay with the process.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it has no preconditions, and locks each arena it looks at.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }
 
 /// What a KubeProxyConfiguration says of the process and the machine.

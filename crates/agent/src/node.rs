@@ -1,6 +1,7 @@
 //! The loop that owns what is known of the cluster.
 
 mod network;
+mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,18 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fabric::Fabric;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
 use linux::monitor::Event;
 use linux::{Host, Monitor};
 use model::config::ProxyConfig;
-use model::{Change, Cluster, Config};
+use model::{Cluster, Config};
 use pods::Settings;
 use pods::manager::Noticed;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
+use crate::policing::Policing;
 use crate::publish::Publisher;
 use crate::serving::Serving;
 use crate::worker::Worker;
@@ -27,8 +29,6 @@ use crate::{Published, Snapshot, Update, announce};
 
 /// Changes of nodes within this time are taken in together.
 const GATHER: Duration = Duration::from_millis(10);
-/// At most this many updates are taken in before something is done about them.
-const MOST_AT_ONCE: usize = 4096;
 /// What another program did is answered after this time: its next changes come right behind.
 const SETTLE: Duration = Duration::from_millis(100);
 /// A problem that lasts this long becomes an Event: a new node has no range for a moment.
@@ -53,6 +53,7 @@ pub(crate) struct Parts {
     pub publisher: Arc<Publisher>,
     pub published: Published,
     pub serving: Serving,
+    pub policing: Policing,
     pub proxy: Option<ProxyConfig>,
     pub announcer: announce::Handle,
 }
@@ -70,15 +71,18 @@ pub(crate) struct Node {
     /// The fabric's last plan.
     plan: Option<Arc<fabric::Plan>>,
     serving: Serving,
+    policing: Policing,
     /// Put over the configuration.
     proxy: Option<ProxyConfig>,
     announcer: announce::Handle,
     cluster: Cluster,
     config: Option<Arc<Config>>,
-    /// Nodes and this node's pods have been told.
+    /// Nodes have been told.
     synced: bool,
     /// So have Services and their slices.
     services_synced: bool,
+    /// So have pods, namespaces and policies.
+    policies_synced: bool,
     /// Objects that cannot be understood, until they come again.
     bad: BTreeMap<String, String>,
     settings: Option<Settings>,
@@ -96,6 +100,7 @@ pub(crate) struct Node {
 struct Due {
     converge: Option<Instant>,
     serve: Option<Instant>,
+    police: Option<Instant>,
     look_at_pods: Option<Instant>,
     noticed: BTreeSet<Noticed>,
     /// What is wrong has changed.
@@ -111,6 +116,10 @@ impl Due {
 
     fn serve_in(&mut self, wait: Duration) {
         sooner(&mut self.serve, wait);
+    }
+
+    fn police_in(&mut self, wait: Duration) {
+        sooner(&mut self.police, wait);
     }
 
     fn look_at_pods_in(&mut self, wait: Duration) {
@@ -157,6 +166,7 @@ impl Node {
             publisher: parts.publisher,
             published: parts.published,
             serving: parts.serving,
+            policing: parts.policing,
             announcer: parts.announcer,
             proxy: parts.proxy,
             host,
@@ -169,6 +179,7 @@ impl Node {
             config: None,
             synced: false,
             services_synced: false,
+            policies_synced: false,
             bad: BTreeMap::new(),
             settings: None,
             fabric_problems: Vec::new(),
@@ -195,6 +206,11 @@ impl Node {
                     None => return Err("the stream of updates ended".to_owned()),
                 },
                 events = kernel_events(&mut self.monitor) => self.notice(&events?, &mut due),
+                () = self.policing.notified() => {
+                    if self.policing.attachments() {
+                        due.police_in(Duration::ZERO);
+                    }
+                }
                 () = until(due.converge) => {
                     due.converge = None;
                     if let Some(again) = self.converge().await {
@@ -202,6 +218,7 @@ impl Node {
                     }
                     due.tell = true;
                 }
+                () = until(due.police) => {}
                 () = until(due.serve) => {}
                 () = until(due.look_at_pods) => {
                     due.look_at_pods = None;
@@ -215,132 +232,38 @@ impl Node {
                     if self.serving.compare() {
                         due.serve_in(Duration::ZERO);
                     }
+                    if self.policing.compare() {
+                        due.police_in(Duration::ZERO);
+                    }
                 }
             }
-            // Not behind a timer: its first tick would be most of the time a change may take.
-            if due.serve.is_some_and(|at| at <= Instant::now()) {
-                due.serve = None;
-                self.serve(&mut due);
-            }
-            if std::mem::take(&mut due.tell) {
-                self.tell();
-                due.publish = true;
-            }
-            if std::mem::take(&mut due.publish) {
-                self.publish();
-            }
+            self.act(&mut due);
         }
     }
 
-    /// Takes in what has come meanwhile: under a flood, many changes become one transaction.
-    fn take_ready(&mut self, updates: &mut BoxStream<'static, Update>, due: &mut Due) {
-        for _ in 0..MOST_AT_ONCE {
-            match updates.next().now_or_never() {
-                Some(Some(update)) => self.take(update, due),
-                Some(None) | None => return,
-            }
+    /// Does what is due at once. Not behind a timer: its first tick would be most of the time
+    /// that a change may take.
+    fn act(&mut self, due: &mut Due) {
+        let has_come = |at: &mut Option<Instant>| at.take_if(|at| *at <= Instant::now()).is_some();
+        // Closed before it is served.
+        if has_come(&mut due.police) {
+            self.police(due);
         }
-    }
-
-    /// Takes one update in, and notes what has to be done about it.
-    fn take(&mut self, update: Update, due: &mut Due) {
-        match update {
-            Update::Change(change) => self.change(change, due),
-            Update::Config(config) => {
-                let config = match &self.proxy {
-                    Some(proxy) => Box::new(proxy.over(&config)),
-                    None => config,
-                };
-                self.bad
-                    .retain(|object, _| !object.starts_with("ConfigMap "));
-                if self.config.as_deref() != Some(&*config) {
-                    info!(
-                        fabric = ?config.fabric.mode,
-                        pods = ?config.pod_mode,
-                        services = ?config.services.mode,
-                        "configuration"
-                    );
-                    self.serving.configure(&config);
-                    self.config = Some(Arc::from(config));
-                    due.serve_in(Duration::ZERO);
-                }
-                due.converge_in(GATHER);
-            }
-            Update::Synced => {
-                self.synced = true;
-                due.converge_in(GATHER);
-            }
-            Update::ServicesSynced => {
-                self.services_synced = true;
-                due.serve_in(Duration::ZERO);
-            }
-            Update::PoliciesSynced => {}
-            Update::Bad {
-                object,
-                uid,
-                problem,
-            } => {
-                self.publisher
-                    .invalid(&object, &uid, &problem, object == self.own());
-                due.wrong(&object);
-                self.bad.insert(object, problem);
-            }
-            Update::Good { object } => {
-                if self.bad.remove(&object).is_some() {
-                    info!("{object}: understood, or gone");
-                    due.wrong(&object);
-                }
-            }
-            Update::Problem(problem) => warn!("{problem}"),
+        if has_come(&mut due.serve) {
+            self.serve(due);
+        }
+        if std::mem::take(&mut due.tell) {
+            self.tell();
+            due.publish = true;
+        }
+        if std::mem::take(&mut due.publish) {
+            self.publish();
         }
     }
 
     /// This node's object.
     fn own(&self) -> String {
         format!("Node {}", self.name)
-    }
-
-    fn change(&mut self, change: Change, due: &mut Due) {
-        self.announcer.note(&self.cluster, &change);
-        match &change {
-            Change::Service(_)
-            | Change::ServiceGone(..)
-            | Change::Slice(_)
-            | Change::SliceGone(..) => {
-                if self.serving.take(&mut self.cluster, change) {
-                    due.serve_in(Duration::ZERO);
-                    due.publish = true;
-                }
-            }
-            Change::Node(node) => {
-                let own = node.name == self.name;
-                if own {
-                    self.serving.eligible(!node.leaving);
-                }
-                if self.cluster.take(change) {
-                    due.converge_in(GATHER);
-                    if own {
-                        due.serve_in(Duration::ZERO);
-                    }
-                }
-            }
-            Change::NodeGone(name) => {
-                if *name == self.name {
-                    self.serving.eligible(false);
-                }
-                if self.cluster.take(change) {
-                    due.converge_in(GATHER);
-                }
-            }
-            Change::Pod(_)
-            | Change::PodGone(..)
-            | Change::Namespace(_)
-            | Change::NamespaceGone(_)
-            | Change::Policy(_)
-            | Change::PolicyGone(..)
-            | Change::ClusterPolicy(_)
-            | Change::ClusterPolicyGone(_) => due.publish |= self.cluster.take(change),
-        }
     }
 
     /// Brings Services to the kernel. On this thread: one change takes a fraction of a
@@ -363,6 +286,23 @@ impl Node {
         due.tell |= outcome.problems_changed;
     }
 
+    /// Brings policies to the kernel, on this thread as well.
+    fn police(&mut self, due: &mut Due) {
+        // A half known cluster would open what the rest of it closes.
+        if !self.policies_synced || !self.synced {
+            return;
+        }
+        let outcome = self.policing.reconcile(&mut self.host, &self.cluster);
+        for (admission, error) in outcome.refused {
+            self.worker.undo(admission, error);
+        }
+        if let Some(again) = outcome.again {
+            due.police_in(again);
+        }
+        due.tell |= outcome.problems_changed;
+        due.publish |= outcome.started;
+    }
+
     /// What changed in the kernel, and what that asks for.
     fn notice(&mut self, events: &[Event], due: &mut Due) {
         for event in events {
@@ -371,6 +311,10 @@ impl Node {
             }
             if self.serving.notice(event) {
                 due.serve_in(SETTLE);
+            }
+            // Without its rules the node is open.
+            if self.policing.notice(event) {
+                due.police_in(Duration::ZERO);
             }
             let noticed = match event {
                 Event::Link { link, gone: false } if !link.up => Noticed::Link(link.index),
@@ -395,6 +339,7 @@ impl Node {
         let mut problems: Vec<String> = self.bad.values().cloned().collect();
         problems.extend(self.fabric_problems.iter().cloned());
         problems.extend(self.serving.problems());
+        problems.extend(self.policing.problems());
         if problems != *self.problems {
             let known: BTreeSet<&String> = self.problems.iter().collect();
             for problem in problems.iter().filter(|problem| !known.contains(problem)) {
@@ -415,6 +360,7 @@ impl Node {
             problems: self.problems.clone(),
             cause: self.cause.clone(),
             synced: self.synced,
+            policies_synced: self.policing.is_started(),
         }));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether Services on this node are as they should be, by kube-proxy's rule.
+//! Whether rules on this node are as they should be, by kube-proxy's rule.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +29,21 @@ pub(crate) struct Told {
     pub eligible: bool,
     /// As kube-proxy tells it: now where healthy, else when the last change reached the kernel.
     pub updated: Option<SystemTime>,
+}
+
+impl Told {
+    /// Both of two functions.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            healthy: self.healthy && other.healthy,
+            eligible: self.eligible && other.eligible,
+            updated: if self.healthy {
+                other.updated
+            } else {
+                self.updated
+            },
+        }
+    }
 }
 
 impl ProxyHealth {
@@ -114,5 +129,18 @@ mod tests {
         assert!(at(70).healthy);
         health.set_eligible(false);
         assert!(at(70).healthy && !at(70).eligible);
+
+        // Two functions are as well as the one that is worse off.
+        let late = Told {
+            healthy: false,
+            eligible: true,
+            updated: Some(wall),
+        };
+        let both = at(80).and(late);
+        assert_eq!(
+            (both.healthy, both.eligible, both.updated),
+            (false, false, Some(wall))
+        );
+        assert_eq!(late.and(at(80)), both);
     }
 }

@@ -10,6 +10,7 @@ use model::{Change, Changed, Cluster, Config};
 use services::{Plan, Problem, Report, Services};
 use tracing::info;
 
+use crate::give_back;
 use crate::health_ports::HealthPorts;
 use crate::metrics::proxy::{ProxyMetrics, Synced};
 use crate::proxy_health::ProxyHealth;
@@ -239,16 +240,6 @@ impl Serving {
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         let problems = self.problems.iter().map(ToString::to_string);
         problems.chain(self.errors.iter().cloned())
-    }
-}
-
-/// Gives memory that is free back to the machine: what the first list and the first transaction
-/// took for a moment would otherwise stay with the process.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it has no preconditions, and locks each arena it looks at.
-    unsafe {
-        nix::libc::malloc_trim(0);
     }
 }
 

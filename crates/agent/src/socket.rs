@@ -137,6 +137,7 @@ impl Server {
             "node": self.node,
             "version": env!("CARGO_PKG_VERSION"),
             "synced": snapshot.synced,
+            "policiesSynced": snapshot.policies_synced,
             "problems": *snapshot.problems,
             "settings": view.settings,
             "pools": view.pools.iter().map(|(net, size, used)| json!({
@@ -167,8 +168,11 @@ impl Server {
         Ok(json!({ "node": self.node, "fabric": snapshot.fabric.as_deref(), "pods": pods }))
     }
 
+    /// Of pods only the node's own: each node tells of its own.
     fn cluster(&self) -> Result<Value, CniError> {
         let snapshot = self.published.load();
+        let pods = snapshot.cluster.pods.values();
+        let own = pods.filter(|pod| pod.node == self.node);
         Ok(json!({
             "node": self.node,
             "config": snapshot.config.as_deref(),
@@ -176,7 +180,7 @@ impl Server {
             "services": snapshot.cluster.services.values().collect::<Vec<_>>(),
             "slices": snapshot.cluster.slices.values().collect::<Vec<_>>(),
             "nodes": snapshot.cluster.nodes.values().collect::<Vec<_>>(),
-            "pods": snapshot.cluster.pods.values().collect::<Vec<_>>(),
+            "pods": own.collect::<Vec<_>>(),
         }))
     }
 }

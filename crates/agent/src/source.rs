@@ -14,11 +14,11 @@ pub enum Update {
     Config(Box<Config>),
     /// All nodes there were at the start have been told.
     Synced,
-    /// So have all pods, namespaces and policies: before, nothing of theirs is touched in the
-    /// kernel.
-    PoliciesSynced,
     /// So have all Services and slices: before, nothing of theirs is touched in the kernel.
     ServicesSynced,
+    /// So have all pods, namespaces and policies: before, no rule of theirs is touched in the
+    /// kernel, and no pod of Kubernetes is attached.
+    PoliciesSynced,
     /// An object cannot be understood; what was known of it stays.
     Bad {
         /// Kind and name, for example `Node node1`.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use pods::cni::{Call, CniError, code};
+use pods::attachment::Key;
+use pods::cni::{Call, CniError, Command, code};
 use pods::manager::{Noticed, Reconciled};
 use pods::{Attachment, Manager, Readiness, Settings};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::locals::{Admission, CniAnswer, Handle, Reply, Roster};
 use crate::metrics::Metrics;
 
 /// More operations than this waiting are refused with "try again later".
@@ -24,8 +25,10 @@ enum Job {
     Cni {
         call: Call,
         config: Box<RawValue>,
-        answer: oneshot::Sender<Result<Option<Value>, CniError>>,
+        answer: oneshot::Sender<CniAnswer>,
     },
+    /// The rules of this pod are not in the kernel.
+    Undo(Box<Admission>, CniError),
     Settings(Settings, oneshot::Sender<Result<(), String>>),
     Readiness(Readiness),
     Heal,
@@ -46,43 +49,117 @@ pub(crate) struct View {
 #[derive(Clone, Debug)]
 pub(crate) struct Worker(mpsc::Sender<Job>);
 
-/// Starts the worker on what is in `state`.
-pub(crate) fn start(state: &Path, metrics: Arc<Metrics>) -> Result<(Worker, Reconciled), String> {
+/// Starts the worker on what is in `state`. What is attached it tells `locals`, from the start.
+pub(crate) fn start(
+    state: &Path,
+    locals: Handle,
+    metrics: Arc<Metrics>,
+) -> Result<(Worker, Reconciled), String> {
     let (jobs, queue) = mpsc::channel(QUEUE);
-    let (mut manager, reconciled) = Manager::open(state, now())?;
+    let (manager, reconciled) = Manager::open(state, now())?;
+    let mut pods = Pods {
+        roster: Roster::new(locals, manager.ledger()),
+        manager,
+        metrics,
+    };
     thread::Builder::new()
         .name("pods".to_owned())
-        .spawn(move || work(&mut manager, queue, &metrics))
+        .spawn(move || pods.work(queue))
         .map_err(|error| format!("start the pods thread: {error}"))?;
     Ok((Worker(jobs), reconciled))
 }
 
-fn work(manager: &mut Manager, mut queue: mpsc::Receiver<Job>, metrics: &Metrics) {
-    while let Some(job) = queue.blocking_recv() {
-        match job {
-            Job::Cni {
-                call,
-                config,
-                answer,
-            } => {
-                let begun = Instant::now();
-                let result = manager.cni(&call, config.get().as_bytes(), now());
-                metrics.cni(call.command, result.as_ref().err(), begun.elapsed());
-                if let Err(error) = &result {
-                    tracing::warn!(command = ?call.command, container = %call.container_id, %error, "CNI");
+/// What the thread owns.
+struct Pods {
+    manager: Manager,
+    roster: Roster,
+    metrics: Arc<Metrics>,
+}
+
+impl Pods {
+    fn work(&mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(job) = queue.blocking_recv() {
+            match job {
+                Job::Cni {
+                    call,
+                    config,
+                    answer,
+                } => {
+                    let reply = Reply {
+                        call,
+                        begun: Instant::now(),
+                        metrics: self.metrics.clone(),
+                        answer,
+                    };
+                    self.cni(reply, &config);
                 }
-                let _ = answer.send(result);
-            }
-            Job::Settings(settings, answer) => {
-                let _ = answer.send(manager.set_settings(settings));
-            }
-            Job::Readiness(readiness) => manager.set_readiness(readiness),
-            Job::Heal => manager.heal(),
-            Job::Notice(changes) => manager.notice(&changes),
-            Job::View(answer) => {
-                let _ = answer.send(view(manager));
+                Job::Undo(admission, error) => self.undo(*admission, error),
+                Job::Settings(settings, answer) => {
+                    let _ = answer.send(self.manager.set_settings(settings));
+                }
+                Job::Readiness(readiness) => self.manager.set_readiness(readiness),
+                Job::Heal => self.manager.heal(),
+                Job::Notice(changes) => self.manager.notice(&changes),
+                Job::View(answer) => {
+                    let _ = answer.send(view(&self.manager));
+                }
             }
         }
+    }
+
+    /// One operation. An ADD of a pod is answered by the loop, once it has made the pod's rules;
+    /// meanwhile this thread serves others.
+    fn cni(&mut self, reply: Reply, config: &RawValue) {
+        let refused = self.roster.handle().refusal(&reply.call);
+        if let (Command::Add, Some(error)) = (reply.call.command, &refused) {
+            let error = error.clone();
+            return reply.send(Err(error));
+        }
+        let config = config.get().as_bytes();
+        let result = match (self.manager.cni(&reply.call, config, now()), refused) {
+            // The manager's own reason comes first.
+            (Ok(_), Some(error)) => Err(error),
+            (result, _) => result,
+        };
+        let attached = match (reply.call.command, &result) {
+            (Command::Add, Ok(_)) => self.manager.ledger().get(&key(&reply.call)),
+            _ => None,
+        };
+        let pod = attached.map(|attachment| attachment.pod.clone());
+        match pod.filter(|pod| !pod.namespace.is_empty() && !pod.name.is_empty()) {
+            Some(pod) => {
+                let admission = Admission {
+                    key: key(&reply.call),
+                    pod,
+                    since: Instant::now(),
+                    result: result.unwrap_or_default(),
+                    reply,
+                };
+                let ledger = self.manager.ledger();
+                self.roster.update(ledger, Some(admission));
+            }
+            None => {
+                self.roster.update(self.manager.ledger(), None);
+                reply.send(result);
+            }
+        }
+    }
+
+    /// Takes an attachment back whose rules could not be made.
+    fn undo(&mut self, admission: Admission, error: CniError) {
+        let Admission { key, reply, .. } = admission;
+        if let Err(error) = self.manager.detach(&key, &reply.call.netns, now()) {
+            tracing::warn!(attachment = %key, %error, "it stays until the runtime removes it");
+        }
+        self.roster.update(self.manager.ledger(), None);
+        reply.send(Err(error));
+    }
+}
+
+fn key(call: &Call) -> Key {
+    Key {
+        container: call.container_id.clone(),
+        ifname: call.ifname.clone(),
     }
 }
 
@@ -114,11 +191,7 @@ fn ended() -> String {
 
 impl Worker {
     /// One CNI operation.
-    pub(crate) async fn cni(
-        &self,
-        call: Call,
-        config: Box<RawValue>,
-    ) -> Result<Option<Value>, CniError> {
+    pub(crate) async fn cni(&self, call: Call, config: Box<RawValue>) -> CniAnswer {
         let (answer, answered) = oneshot::channel();
         self.0
             .try_send(Job::Cni {
@@ -135,6 +208,17 @@ impl Worker {
         answered
             .await
             .map_err(|_| CniError::new(code::NOT_AVAILABLE, ended()))?
+    }
+
+    /// Undoes an ADD, and answers it with this error.
+    pub(crate) fn undo(&self, admission: Admission, error: CniError) {
+        let jobs = self.0.clone();
+        // The queue may be full, and the loop waits for nothing.
+        tokio::spawn(async move {
+            jobs.send(Job::Undo(Box::new(admission), error))
+                .await
+                .is_ok()
+        });
     }
 
     /// New settings for pods.

@@ -39,7 +39,7 @@ fn main() {
     let mut theirs = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let pod = Pod::new(&format!("c{round}"));
-        ours.0.push(timed(|| drop(node.add(&pod))));
+        ours.0.push(timed(|| drop(node.add_named(&pod))));
         ours.1.push(timed(|| node.del(&pod)));
         if let Some(peer) = &bridged {
             let pod = Pod::new(&format!("c{round}"));

@@ -94,13 +94,19 @@ impl Manager {
                 .and_then(|()| fs::rename(&new, &path))
                 .map_err(|error| format!("{}: write: {error}", path.display()))?;
         }
-        self.wires
-            .prepare_node(&settings)
+        self.prepare_node(&settings)
             .map_err(|error| error.to_string())?;
         self.use_settings(settings);
         // A new MTU reaches the pods that are there.
         self.heal();
         Ok(())
+    }
+
+    fn prepare_node(&mut self, settings: &Settings) -> Result<(), linux::Error> {
+        // Those from before a change of mode count too.
+        let mut attachments = self.ledger.attachments();
+        let bridged = attachments.any(|attachment| attachment.mode == PodMode::Bridge);
+        self.wires.prepare_node(settings, bridged)
     }
 
     fn use_settings(&mut self, settings: Settings) {
@@ -277,7 +283,7 @@ impl Manager {
     }
 
     /// Removes interface and attachment, either of which may be gone already.
-    fn detach(&mut self, key: &Key, netns: &str, now: Seconds) -> Result<(), CniError> {
+    pub fn detach(&mut self, key: &Key, netns: &str, now: Seconds) -> Result<(), CniError> {
         // The link first: while it is there, nobody else may have the address.
         let known = self.ledger.get(key).or_else(|| self.adopted(key)).cloned();
         let link = known.as_ref().map_or_else(
@@ -446,7 +452,7 @@ impl Manager {
         let Some(settings) = self.settings.clone() else {
             return;
         };
-        if let Err(error) = self.wires.prepare_node(&settings) {
+        if let Err(error) = self.prepare_node(&settings) {
             warn!(%error, "the node cannot be prepared for pods");
         }
         let interfaces: Vec<(Interface, &str)> = self

@@ -68,9 +68,13 @@ impl Handle {
     pub(crate) fn tell(&self, cluster: &Cluster, config: Option<&Arc<Config>>, synced: bool) {
         let mut told = self.lock();
         let noted = std::mem::take(&mut told.noted);
+        let settings = told.view.config.as_ref() != config || told.view.synced != synced;
+        // Pods and policies, of which there may be many changes, are nothing to it.
+        if !settings && !noted.nodes && noted.touched.is_empty() {
+            return;
+        }
         told.news.touched.extend(noted.touched);
-        told.news.nodes |=
-            noted.nodes || told.view.config.as_ref() != config || told.view.synced != synced;
+        told.news.nodes |= noted.nodes || settings;
         told.view = View {
             cluster: cluster.clone(),
             config: config.cloned(),

@@ -10,9 +10,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub(crate) mod policy;
 pub(crate) mod proxy;
 mod text;
 
+use policy::PolicyMetrics;
 use proxy::ProxyMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,6 +36,8 @@ pub(crate) struct Metrics {
     errors: Family<Failure, Counter>,
     /// Those of Services.
     pub proxy: Arc<ProxyMetrics>,
+    /// Those of policies.
+    pub policy: Arc<PolicyMetrics>,
 }
 
 impl Default for Metrics {
@@ -56,8 +60,10 @@ impl Default for Metrics {
             errors.clone(),
         );
         let proxy = Arc::new(ProxyMetrics::register(&mut registry));
+        let policy = Arc::new(PolicyMetrics::register(&mut registry));
         Metrics {
             proxy,
+            policy,
             registry: Mutex::new(registry),
             seconds,
             errors,

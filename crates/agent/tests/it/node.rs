@@ -97,6 +97,7 @@ impl Node {
             leaving: false,
         }));
         agent.say(Update::Synced);
+        agent.say(Update::PoliciesSynced);
         agent
     }
 

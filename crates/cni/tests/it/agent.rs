@@ -50,6 +50,7 @@ pub fn run_if_asked() {
                 .await
                 .unwrap();
             updates.send(Update::Synced).await.unwrap();
+            updates.send(Update::PoliciesSynced).await.unwrap();
         }
         let source = match std::env::var(KUBECONFIG) {
             Ok(file) => Source::Kubernetes {

@@ -102,7 +102,10 @@ impl Node {
             );
             match asked {
                 Ok(pods::wire::Answer::Ok(status)) => {
-                    !want || status["settings"].is_object() && status["synced"] == true
+                    let ready = ["synced", "policiesSynced"]
+                        .iter()
+                        .all(|it| status[it] == true);
+                    !want || status["settings"].is_object() && ready
                 }
                 _ => false,
             }
@@ -175,6 +178,17 @@ impl Node {
     /// ADD that must succeed.
     pub fn add(&self, pod: &Pod) -> Value {
         let answer = self.call("ADD", &pod.id, &pod.path(), &self.conf("1.1.0"));
+        assert!(answer.ok, "{answer:?}\n{}", self.log());
+        answer.json
+    }
+
+    /// The same for a pod of Kubernetes, whose name is that of its container.
+    pub fn add_named(&self, pod: &Pod) -> Value {
+        let args = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={0};K8S_POD_UID={0}",
+            pod.id
+        );
+        let answer = self.call_with("ADD", &pod.id, &pod.path(), &self.conf("1.1.0"), &args);
         assert!(answer.ok, "{answer:?}\n{}", self.log());
         answer.json
     }

@@ -10,7 +10,7 @@ use linux::{
 use model::config::PodMode;
 
 use super::plan::{BRIDGE, Interface, Settings, shaper, single};
-use super::render::{host_sysctls, node_sysctls};
+use super::render::{BRIDGE_SYSCTLS, host_sysctls, node_sysctls};
 use crate::cni::{CniError, code};
 
 /// Metric of the node's own unreachable route: any other route to the range wins.
@@ -179,6 +179,7 @@ impl Wires {
 
     /// The bridge, made where it is not there. Its index.
     fn bridge(&mut self, interface: &Interface) -> Result<u32, linux::Error> {
+        show_bridged_packets()?;
         let bridge = match self.node.link(BRIDGE)? {
             Some(bridge) => bridge,
             None => {
@@ -218,8 +219,12 @@ impl Wires {
         Ok(bridge.index)
     }
 
-    /// Settings and routes of a node with these ranges, whatever pods it has.
-    pub fn prepare_node(&mut self, settings: &Settings) -> Result<(), linux::Error> {
+    /// Settings and routes of a node with these ranges, whatever pods it has; `bridged` where
+    /// some of them hang on the bridge.
+    pub fn prepare_node(&mut self, settings: &Settings, bridged: bool) -> Result<(), linux::Error> {
+        if bridged || settings.mode == PodMode::Bridge {
+            show_bridged_packets()?;
+        }
         for (key, value) in node_sysctls(&settings.pod_cidrs) {
             sysctl::write(&key, value)?;
         }
@@ -395,6 +400,24 @@ impl Wires {
     pub(super) fn node(&mut self) -> &mut Netlink {
         &mut self.node
     }
+}
+
+/// Leads what the bridge carries past the node's rules, as if it were forwarded: else neither
+/// Services nor policies hold between pods of one node.
+fn show_bridged_packets() -> Result<(), linux::Error> {
+    for key in BRIDGE_SYSCTLS {
+        if sysctl::read(key)?.is_none() {
+            return Err(linux::Error::other(
+                format!("sysctl {key}"),
+                "write",
+                "pods on a bridge need the kernel module br_netfilter, without which neither \
+                 Services nor network policies hold between them: modprobe br_netfilter, or \
+                 podMode: routed in the configuration",
+            ));
+        }
+        sysctl::write(key, "1")?;
+    }
+    Ok(())
 }
 
 /// The pod's side: loopback and the interface up, addresses, routes.

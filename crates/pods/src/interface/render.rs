@@ -74,6 +74,12 @@ pub(super) fn host_sysctls(
     settings
 }
 
+/// Settings of a node with a bridge.
+pub(super) const BRIDGE_SYSCTLS: [&str; 2] = [
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+];
+
 /// Settings of a node that forwards for its pods.
 pub(super) fn node_sysctls(cidrs: &[IpNet]) -> Vec<(String, &'static str)> {
     let mut settings = Vec::new();
