@@ -198,6 +198,16 @@ async fn the_agent_lives_with_and_without_its_api_server() {
     let third = Pod::new("third");
     let ip = ip_of(&node.add(&third), 0);
     assert_eq!(ip.to_string(), "10.244.1.4");
+    // But none that a policy could be about: nobody knows.
+    let closed = Pod::new("closed");
+    let refused = node.try_add_named(&closed);
+    assert_eq!(refused.code(), 11, "{refused:?}");
+    assert!(
+        refused.msg().contains("policies are not known"),
+        "{refused:?}"
+    );
+    let status = node.call("STATUS", "", "", &node.conf("1.1.0"));
+    assert_eq!(status.code(), 50, "{status:?}");
 
     // And when the server is back, the agent is too.
     let server = serve(&node, data.path(), &inside.to_string()).await;
@@ -210,6 +220,11 @@ async fn the_agent_lives_with_and_without_its_api_server() {
             .any(|route| route.dst.to_string() == "10.244.2.0/24")
     };
     until("a route to the new node", &node, || async { route() }).await;
+    until("pods of Kubernetes are attached again", &node, || async {
+        node.call("STATUS", "", "", &node.conf("1.1.0")).ok
+    })
+    .await;
+    node.add_named(&closed);
     // A node that is gone takes its route along.
     let api: Api<ApiNode> = Api::all(server.client.clone());
     api.delete("node2", &Default::default()).await.unwrap();

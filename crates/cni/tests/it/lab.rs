@@ -184,13 +184,17 @@ impl Node {
 
     /// The same for a pod of Kubernetes, whose name is that of its container.
     pub fn add_named(&self, pod: &Pod) -> Value {
+        let answer = self.try_add_named(pod);
+        assert!(answer.ok, "{answer:?}\n{}", self.log());
+        answer.json
+    }
+
+    pub fn try_add_named(&self, pod: &Pod) -> Answer {
         let args = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={0};K8S_POD_UID={0}",
             pod.id
         );
-        let answer = self.call_with("ADD", &pod.id, &pod.path(), &self.conf("1.1.0"), &args);
-        assert!(answer.ok, "{answer:?}\n{}", self.log());
-        answer.json
+        self.call_with("ADD", &pod.id, &pod.path(), &self.conf("1.1.0"), &args)
     }
 
     /// DEL that must succeed.
