@@ -236,7 +236,8 @@ fn named_reference(node: &Node) -> k8s_openapi::api::core::v1::ObjectReference {
     on
 }
 
-/// All conditions a kubelet keeps become Unknown.
+/// All conditions a kubelet keeps become Unknown, if none has said anything since: one that is
+/// back writes its status once, and must not be contradicted after that.
 fn silence(node: &Node, now: Timestamp) -> Action {
     let conditions: Vec<Value> = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
         .iter()
@@ -265,7 +266,10 @@ fn silence(node: &Node, now: Timestamp) -> Action {
         key: Key::of(node),
         sub: "status",
         strategic: true,
-        body: json!({"status": {"conditions": conditions}}),
+        body: json!({
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "status": {"conditions": conditions},
+        }),
     }
 }
 

@@ -67,7 +67,14 @@ fn a_new_node_is_freed_of_its_taint_when_it_is_ready() {
 #[test]
 fn a_silent_node_becomes_unknown_and_its_pods_not_ready() {
     let pods = [pod(json!([]))];
-    let lost = plan(&node("True", json!([])), pods.iter(), at(10), at(10));
+    let mut silent = node("True", json!([]));
+    silent.metadata.resource_version = Some("7".to_owned());
+    let lost = plan(&silent, pods.iter(), at(10), at(10));
+    // A kubelet that is back by then must not be contradicted.
+    let Some(Action::Patch { body, .. }) = lost.actions().next() else {
+        panic!("{lost:?}");
+    };
+    assert_eq!(body["metadata"]["resourceVersion"], "7");
     assert_eq!(
         text(&lost)[..3],
         [

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -26,6 +26,8 @@ const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The node's status is written again after this, changed or not.
 const STATUS_EVERY: Duration = Duration::from_secs(300);
+/// The node is looked at this often: what somebody else says of it is put right.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The same as [`LEASE_TIMEOUT`], for writing the status.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the network is looked at, once it is there.
@@ -185,13 +187,17 @@ fn status(
 pub async fn keep_registered(shared: Arc<Shared>) {
     let mut network = shared.network.clone();
     let mut backoff = api::Backoff::reconnect();
+    // When the status was written last; nothing where it is to be written in any case.
+    let mut written: Option<Instant> = None;
     loop {
         let cause = network.borrow_and_update().clone();
-        let registration = register(&shared, cause.as_deref());
+        let due = written.is_none_or(|at| at.elapsed() >= STATUS_EVERY);
+        let registration = register(&shared, cause.as_deref(), due);
         let wait = match tokio::time::timeout(STATUS_TIMEOUT, registration).await {
             Ok(Ok(())) => {
                 backoff.reset();
-                STATUS_EVERY
+                written = written.filter(|_| !due).or_else(|| Some(Instant::now()));
+                LOOK_EVERY
             }
             Err(_) => {
                 tracing::warn!("registering the node: no answer; trying again");
@@ -207,13 +213,25 @@ pub async fn keep_registered(shared: Arc<Shared>) {
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shared.answered.notified() => {}
-            changed = network.changed() => if changed.is_err() { return },
+            () = shared.answered.notified() => written = None,
+            changed = network.changed() => match changed {
+                Ok(()) => written = None,
+                Err(_) => return,
+            },
         }
     }
 }
 
-async fn register(shared: &Shared, network: Option<&str>) -> Result<(), kube::Error> {
+/// Whether the node's object says of it what its network's state makes it.
+fn agrees(node: &Node, network: Option<&str>) -> bool {
+    let status = if network.is_none() { "True" } else { "False" };
+    let conditions = node.status.as_ref().and_then(|it| it.conditions.as_ref());
+    let mut all = conditions.into_iter().flatten();
+    all.any(|condition| condition.type_ == "Ready" && condition.status == status)
+}
+
+/// Makes the node, or puts it right where it differs or its status is `due`.
+async fn register(shared: &Shared, network: Option<&str>, due: bool) -> Result<(), kube::Error> {
     let options = &shared.options;
     let api: Api<Node> = Api::all(shared.client.clone());
     let labels = labels(options);
@@ -229,6 +247,9 @@ async fn register(shared: &Shared, network: Option<&str>) -> Result<(), kube::Er
                 let patch = json!({"metadata": {"labels": labels}});
                 api.patch(&options.node, &PatchParams::default(), &Patch::Merge(patch))
                     .await?;
+            }
+            if !due && agrees(&node, network) {
+                return Ok(());
             }
             Some(node)
         }
@@ -415,6 +436,8 @@ mod tests {
             status: serde_json::from_value(value).unwrap(),
             ..Node::default()
         };
+        assert!(agrees(&node, Some(NOT_INITIALIZED)));
+        assert!(!agrees(&node, None), "somebody else says it is not ready");
         let value = status(&options, &capacity, None, Some(&node), later);
         assert_eq!(value["conditions"][3]["status"], "True");
         assert_eq!(
