@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub synced: bool,
     /// Whether pods, namespaces and policies are known, and have been in the kernel.
     pub policies_synced: bool,
+    /// Whether the first view of all the node needs is.
+    pub complete: bool,
 }
 
 /// A published snapshot.

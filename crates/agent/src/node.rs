@@ -361,6 +361,7 @@ impl Node {
             cause: self.cause.clone(),
             synced: self.synced,
             policies_synced: self.policing.is_started(),
+            complete: all && self.policies_synced && self.config.is_some(),
         }));
     }
 }

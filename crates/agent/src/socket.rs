@@ -138,6 +138,7 @@ impl Server {
             "version": env!("CARGO_PKG_VERSION"),
             "synced": snapshot.synced,
             "policiesSynced": snapshot.policies_synced,
+            "complete": snapshot.complete,
             "problems": *snapshot.problems,
             "settings": view.settings,
             "pools": view.pools.iter().map(|(net, size, used)| json!({

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt as _};
+use pods::wire::{self, Answer, Request};
 
 use super::error::{Error, Result};
 use super::plan::Process;
@@ -17,6 +18,8 @@ use super::process;
 const TAIL: usize = 8;
 /// How often the processes are looked at while waiting.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often an agent is asked.
+const ASK: Duration = Duration::from_millis(4);
 
 fn logs(processes: &[&Process]) -> Vec<(PathBuf, Vec<String>)> {
     let tail = |process: &&Process| (process.log.clone(), process::tail(&process.log, TAIL));
@@ -61,6 +64,9 @@ pub struct Awaited<'a> {
     pub processes: &'a [Process],
     /// Seconds since the epoch before which a heartbeat is of an earlier life.
     pub since: i64,
+    /// The socket of its agent, where that was started just now: a node may be called ready for
+    /// what the agent's earlier life did.
+    pub agent: Option<PathBuf>,
 }
 
 /// Waits until every node is ready; `report` hears how many are.
@@ -96,24 +102,60 @@ pub async fn nodes(
             }
             continue;
         }
-        let ended: Vec<&Process> = waiting
-            .values()
-            .flat_map(|node| node.processes)
-            .filter(|process| !process::runs(mount, process))
-            .collect();
-        if !ended.is_empty() {
-            let names: BTreeSet<&str> = ended.iter().map(|process| process.name.as_str()).collect();
-            let names: Vec<&str> = names.into_iter().collect();
-            return Err(Error::NotReady {
-                what: format!("{} ended", names.join(", ")),
-                logs: logs(&ended),
-            });
-        }
+        all_run(mount, waiting.values().copied())?;
         if Instant::now() > deadline {
             return Err(late(&waiting, &said, patience));
         }
     }
+    agents(mount, awaited, deadline, patience).await
+}
+
+/// Waits until the agents that were started have taken in all there is.
+async fn agents(
+    mount: &Path,
+    awaited: &[Awaited<'_>],
+    deadline: Instant,
+    patience: Duration,
+) -> Result<()> {
+    for node in awaited {
+        let Some(socket) = &node.agent else {
+            continue;
+        };
+        while !is_complete(socket.clone()).await {
+            all_run(mount, [node])?;
+            if Instant::now() > deadline {
+                let why = "its agent has not taken in the cluster".to_owned();
+                let said = BTreeMap::from([(node.name.to_owned(), why)]);
+                return Err(late(&[(node.name, node)].into(), &said, patience));
+            }
+            tokio::time::sleep(ASK).await;
+        }
+    }
     Ok(())
+}
+
+/// Whether the agent that listens here knows all it needs.
+async fn is_complete(socket: PathBuf) -> bool {
+    let ask = move || wire::ask(&socket, &Request::Status, Duration::from_secs(1));
+    let asked = tokio::task::spawn_blocking(ask).await;
+    matches!(asked, Ok(Ok(Answer::Ok(status))) if status["complete"] == true)
+}
+
+/// No process of these nodes has ended.
+fn all_run<'a>(mount: &Path, nodes: impl IntoIterator<Item = &'a Awaited<'a>>) -> Result<()> {
+    let processes = nodes.into_iter().flat_map(|node| node.processes);
+    let ended: Vec<&Process> = processes
+        .filter(|process| !process::runs(mount, process))
+        .collect();
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let names: BTreeSet<&str> = ended.iter().map(|process| process.name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    Err(Error::NotReady {
+        what: format!("{} ended", names.join(", ")),
+        logs: logs(&ended),
+    })
 }
 
 fn late(

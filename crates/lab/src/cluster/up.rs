@@ -175,17 +175,23 @@ impl Site<'_> {
             for folder in [&files.run, &files.state] {
                 at("make", folder, fs::create_dir_all(folder))?;
             }
-            let mut since = 0;
+            let (mut since, mut agent) = (0, None);
             for process in &node.processes {
+                if !self.ensure(mount, process)? {
+                    continue;
+                }
                 // The heartbeat is the kubelet's: one that runs on is not heard of anew.
-                if self.ensure(mount, process)? && process.name.ends_with("/kubelet") {
+                if process.name.ends_with("/kubelet") {
                     since = now;
+                } else if process.name.ends_with("/agent") {
+                    agent = Some(files.agent_socket());
                 }
             }
             awaited.push(Awaited {
                 name: &node.name,
                 processes: &node.processes,
                 since,
+                agent,
             });
         }
         let all = awaited.len();
