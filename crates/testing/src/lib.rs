@@ -1,11 +1,15 @@
-//! What the tests of every crate share: how a test says that it cannot run here, and the hosts of
-//! a test's network.
+//! What the tests of every crate share: how a test says that it cannot run here, the hosts of a
+//! test's network, and what a busy machine does to figures.
 
-pub mod station;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::PathBuf;
+
+mod pace;
+pub mod station;
+
+pub use pace::{Measured, Pace};
 
 /// Says that `test` is skipped and why, past the test runner, which keeps what a passing test
 /// prints to itself. CI counts these lines.

@@ -7,39 +7,94 @@ use std::time::{Duration, Instant};
 use linux::{NetNs, run_in};
 use nix::sys::signal::Signal;
 
+use testing::Pace;
+
 use crate::cluster::{Cluster, eventually, root};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Within this time another node answers.
-const FAILOVER: Duration = Duration::from_secs(2);
+
+/// A promise on time, as an idle machine must keep it. That somebody answers again is promised on
+/// any machine.
+struct Promise {
+    figure: Duration,
+    /// What of it is waiting, by design, which no machine makes longer,
+    waits: Duration,
+    /// and what has to be done, which a busy one does.
+    work: Duration,
+}
+
+/// Within this time another node answers: 1.2 s of silence and up to 0.12 s in which others go
+/// first, then three requests to the API, ARP, and one of the client.
+const FAILOVER: Promise = Promise {
+    figure: Duration::from_secs(2),
+    waits: Duration::from_millis(1320),
+    work: Duration::from_millis(100),
+};
+/// Nobody's connection waits longer where a router only asks anew.
+const ASIDE: Promise = Promise {
+    figure: Duration::from_millis(700),
+    waits: Duration::ZERO,
+    work: Duration::from_millis(100),
+};
 
 /// One request of the client outside; true where it is answered.
 fn asks(client: &NetNs, address: SocketAddr) -> bool {
-    let patience = Duration::from_millis(150);
+    // The kernels alone take a connection; the server's answer may wait for a processor.
+    let (connects, answers) = (Duration::from_millis(150), Duration::from_secs(2));
     let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_read_timeout(Some(patience))?;
+        let mut stream = TcpStream::connect_timeout(&address, connects)?;
+        stream.set_read_timeout(Some(answers))?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
         Ok(stream.read(&mut [0; 16])? > 0)
     };
     run_in(client, ask).unwrap().unwrap_or(false)
 }
 
-/// What the client saw while `hurt` was done: from when on it was not answered, until when.
-fn outage(client: &NetNs, address: SocketAddr, hurt: impl FnOnce() + Send) -> Duration {
-    let (watch, mut last, mut worst) = (Duration::from_secs(4), Instant::now(), Duration::ZERO);
+/// The client asks all the time while `hurt` is done and for a while after it: it must be answered
+/// again, and in the end, and not have been without an answer for longer than promised.
+fn outage(
+    what: &str,
+    promise: &Promise,
+    client: &NetNs,
+    address: SocketAddr,
+    hurt: impl FnOnce() + Send,
+) {
+    let watch = Duration::from_secs(4);
+    let (mut last, mut worst) = (Instant::now(), Duration::ZERO);
+    let pace = Pace::measure();
     std::thread::scope(|scope| {
         let hurt = scope.spawn(hurt);
-        let begun = Instant::now();
-        while begun.elapsed() < watch || !hurt.is_finished() {
+        let mut over = None;
+        loop {
+            let asked = Instant::now();
             if asks(client, address) {
                 worst = worst.max(last.elapsed());
                 last = Instant::now();
+                if over.is_some_and(|over| asked > over + watch) {
+                    return;
+                }
+            }
+            assert!(last.elapsed() < PATIENCE, "{what}: nobody answers any more");
+            if hurt.is_finished() {
+                over.get_or_insert(Instant::now());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     });
-    worst.max(last.elapsed())
+    let pace = pace.end();
+    let Promise {
+        figure,
+        waits,
+        work,
+    } = *promise;
+    let allowed = pace.allows(figure, waits, work);
+    println!(
+        "{what}: {worst:.2?} without an answer, promised {figure:?}; {pace}: {allowed:.2?} allowed"
+    );
+    assert!(
+        worst < allowed,
+        "{what}: {worst:?}, {allowed:?} allowed; {pace}"
+    );
 }
 
 fn holder(cluster: &Cluster, lease: &str) -> String {
@@ -126,22 +181,24 @@ fn the_client_outside_reaches_an_address_that_moves_when_its_node_dies() {
     cluster.kube(&["label", "node", "node1", EXCLUDED]);
     for round in 0..3 {
         let old = another_holder(&cluster, lease, "node1");
-        let out = outage(&client, web, || cluster_power(&cluster, "stop", &old));
-        println!("round {round}: {old} without power: {out:?}");
-        assert!(out < FAILOVER, "{out:?}");
+        let what = format!("round {round}: {old} without power");
+        outage(&what, &FAILOVER, &client, web, || {
+            cluster_power(&cluster, "stop", &old);
+        });
         assert_ne!(holder(&cluster, lease), old);
-        assert!(asks(&client, six));
+        eventually("the client is answered by IPv6 too", PATIENCE, || {
+            asks(&client, six).then_some(())
+        });
         cluster_power(&cluster, "start", &old);
     }
     for round in 0..3 {
         let old = another_holder(&cluster, lease, "node1");
         // A router that asks anew finds nobody until another node answers.
-        let out = outage(&client, web, || {
+        let what = format!("round {round}: {old} without agent");
+        outage(&what, &FAILOVER, &client, web, || {
             signal(&cluster, &old, Signal::SIGKILL);
             forget(&cluster, web.ip());
         });
-        println!("round {round}: {old} without agent: {out:?}");
-        assert!(out < FAILOVER, "{out:?}");
         assert_ne!(holder(&cluster, lease), old);
         cluster.run(&["up"]);
     }
@@ -149,13 +206,11 @@ fn the_client_outside_reaches_an_address_that_moves_when_its_node_dies() {
     let old = another_holder(&cluster, lease, "node1");
     let mount = lab::cluster::cgroup::mount().unwrap();
     let apiserver = mount.join(cluster.paths.cgroup()).join("apiserver");
-    let out = outage(&client, web, || {
+    outage("without the API server", &ASIDE, &client, web, || {
         let pid = lab::cluster::cgroup::processes(&apiserver)[0];
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         forget(&cluster, web.ip());
     });
-    println!("without the API server: {out:?}");
-    assert!(out < Duration::from_millis(700), "{out:?}");
     cluster.run(&["up"]);
     assert_eq!(holder(&cluster, lease), old);
     assert!(asks(&client, web));
@@ -180,13 +235,12 @@ fn cut_off(cluster: &Cluster, client: &NetNs, web: SocketAddr, lease: &str) {
         ..linux::Route::new(api, 0)
     };
     netlink.add_route(&nowhere).unwrap();
-    let out = outage(client, web, || {
+    let what = format!("{old} cut off from the API");
+    outage(&what, &ASIDE, client, web, || {
         another_holder(cluster, lease, &old);
         // The router asks anew: who answers now?
         forget(cluster, web.ip());
     });
-    println!("{old} cut off from the API: {out:?}");
-    assert!(out < Duration::from_millis(700), "{out:?}");
     let log = cluster.paths.log(&format!("{old}-agent"));
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("giving way"), "{old} did not give way");
@@ -205,7 +259,10 @@ fn local(cluster: &Cluster, client: &NetNs) {
         here.ip().to_string().replace('.', "-")
     );
     assert_eq!(holder(cluster, &lease), "node2");
-    let out = outage(client, here, || {
+    let path = "jsonpath={.spec.healthCheckNodePort}";
+    let health_port = cluster.kube(&["get", "service", "here", "-o", path]);
+    let health_port: u16 = health_port.parse().unwrap();
+    outage("the endpoint moved", &FAILOVER, client, here, || {
         cluster.kube(&["run", "here-too", "--image=nginx", "--labels=app=here",
             r#"--overrides={"spec":{"nodeName":"node3","containers":[{"name":"here-too","image":"nginx"}]}}"#]);
         cluster.kube(&[
@@ -214,11 +271,27 @@ fn local(cluster: &Cluster, client: &NetNs) {
             "--timeout=30s",
             "pod/here-too",
         ]);
+        // It was cut off from the API just now, and may wait some seconds before it looks again.
+        eventually("node3 has heard of its endpoint", PATIENCE, || {
+            is_healthy(client, health_port).then_some(())
+        });
         cluster.kube(&["delete", "pod", "here", "--grace-period=1"]);
     });
-    println!("the endpoint moved: {out:?}");
     assert_eq!(holder(cluster, &lease), "node3");
-    assert!(out < FAILOVER, "{out:?}");
+}
+
+/// What node 3 answers a balancer outside: whether it has an endpoint of the Service.
+fn is_healthy(client: &NetNs, port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("10.0.1.30", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = run_in(client, ask).unwrap();
+    answer.is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
 fn cluster_power(cluster: &Cluster, word: &str, node: &str) {
