@@ -1,7 +1,6 @@
 //! What the tests of every crate share: how a test says that it cannot run here, the hosts of a
 //! test's network, and what a busy machine does to figures.
 
-
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::PathBuf;
