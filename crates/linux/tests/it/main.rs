@@ -5,6 +5,7 @@
 mod announce;
 mod conntrack;
 mod iptables;
+mod judged;
 mod links;
 mod many;
 mod monitor;

@@ -87,7 +87,7 @@ impl Packet {
     }
 
     /// Its connection, or the one it would begin.
-    pub(super) fn connection(&self) -> Connection {
+    pub fn connection(&self) -> Connection {
         let dport = match self.proto {
             ICMP | ICMPV6 => u16::from(self.icmp_type) << 8,
             _ => self.dport,
