@@ -3,10 +3,18 @@
 //! print.
 
 mod cure;
+mod difference;
+mod grid;
 mod judge;
+mod matrix;
+mod points;
+mod portset;
 pub mod words;
 
 pub use cure::{Cure, Near, cure};
+pub use difference::{Changed, Difference, difference};
+pub use matrix::{Declared, Flow, Group, Matrix, Port, Row, matrix};
+pub use portset::PortSet;
 
 use std::net::IpAddr;
 

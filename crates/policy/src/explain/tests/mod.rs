@@ -12,6 +12,7 @@ use model::{
 use super::*;
 
 mod cure;
+mod matrix;
 mod peers;
 mod pods;
 mod ports;
