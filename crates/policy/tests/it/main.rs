@@ -2,4 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
+mod cases;
+mod fake;
+mod lab;
+mod left;
+mod manifests;
+mod objects;
+mod oracle;
 mod plan;
+mod probe;
+mod server;
+mod sight;
+mod table;

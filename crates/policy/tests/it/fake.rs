@@ -1,0 +1,236 @@
+//! What the rendered rules say of a connection, evaluated packet by packet on each node it
+//! passes, in a kernel in memory.
+
+use std::collections::BTreeMap;
+
+use linux::fake::Fake;
+use model::{Change, Changed, Cluster, Protocol};
+use nft::eval::{Connection, Fate, Packet, Tuple};
+use nft::{Compiled, CtState};
+use policy::render::nftables::TABLE;
+use policy::{End, Locals, Policies, Question};
+
+/// A node with a kernel in memory.
+pub struct FakeNode {
+    pub kernel: Fake,
+    pub policies: Policies,
+    pub cluster: Cluster,
+    pub changed: Changed,
+}
+
+impl FakeNode {
+    pub fn new(name: &str) -> Self {
+        Self {
+            kernel: Fake::default(),
+            policies: Policies::new(name),
+            cluster: Cluster::default(),
+            changed: Changed::default(),
+        }
+    }
+
+    /// One that was made for a cluster as it is.
+    pub fn of(name: &str, cluster: &Cluster, locals: &Locals) -> Self {
+        let mut node = Self::new(name);
+        node.cluster = cluster.clone();
+        node.turn(locals);
+        node
+    }
+
+    /// Its rules.
+    pub fn table(&self) -> Option<&Compiled> {
+        self.kernel.nft.get(TABLE)
+    }
+
+    pub fn note(&mut self, change: Change) {
+        self.cluster.note(change, &mut self.changed);
+    }
+
+    pub fn turn(&mut self, locals: &Locals) {
+        let changed = std::mem::take(&mut self.changed);
+        let (kernel, cluster) = (&mut self.kernel, &self.cluster);
+        let report = self.policies.reconcile(kernel, cluster, &changed, locals);
+        assert_eq!(report.errors, []);
+    }
+}
+
+/// A cluster's nodes by name, or those of them that have rules.
+pub type Fakes = BTreeMap<String, FakeNode>;
+
+/// Nodes made for a cluster as it is, with the pods the cluster says they have.
+pub fn of(cluster: &Cluster) -> Fakes {
+    let node = |name: &String| {
+        let node = FakeNode::of(name, cluster, &locals(cluster, name));
+        (name.clone(), node)
+    };
+    cluster.nodes.keys().map(node).collect()
+}
+
+/// The pods that the cluster says a node has.
+pub fn locals(cluster: &Cluster, node: &str) -> Locals {
+    let here = cluster.pods.iter().filter(|(key, pod)| {
+        let first = pod.ips.first().and_then(|ip| cluster.pod_at(*ip));
+        let has = first.is_some_and(|has| (&has.namespace, &has.name) == (&key.0, &key.1));
+        pod.node == node && !pod.host_network && has
+    });
+    here.map(|(key, pod)| {
+        let local = policy::Local {
+            pod: key.clone(),
+            uid: pod.uid.clone(),
+            ips: pod.ips.clone(),
+        };
+        ((format!("{}-{}", key.0, key.1), "eth0".to_owned()), local)
+    })
+    .collect()
+}
+
+/// A place where a node's rules see the connection.
+struct Pass<'a> {
+    node: &'a str,
+    hook: &'static str,
+    iif: &'static str,
+    oif: &'static str,
+}
+
+/// Where it is seen on its way.
+fn passes(question: &Question) -> Vec<Pass<'_>> {
+    let Question { from, to, .. } = question;
+    if from.ip == to.ip {
+        return Vec::new();
+    }
+    let at = |end: &'_ End| end.node.clone().unwrap_or_default();
+    let mut passes = Vec::new();
+    let near = at(from) == at(to);
+    if from.pod.is_some()
+        && let Some(node) = &from.node
+    {
+        let own_node = near && to.pod.is_none();
+        passes.push(Pass {
+            node,
+            hook: if own_node { "input" } else { "forward" },
+            iif: "fn-00000000001",
+            oif: match (own_node, near) {
+                (true, _) => "",
+                (false, true) => "fn-00000000002",
+                (false, false) => "eth0",
+            },
+        });
+    }
+    if let Some(node) = to.node.as_ref().filter(|_| !near) {
+        passes.push(Pass {
+            node,
+            hook: if to.pod.is_some() { "forward" } else { "input" },
+            iif: "eth0",
+            oif: if to.pod.is_some() {
+                "fn-00000000002"
+            } else {
+                ""
+            },
+        });
+    }
+    passes
+}
+
+/// The first packet of a connection.
+fn packet(question: &Question, pass: &Pass<'_>) -> Packet {
+    let Question { from, to, port } = question;
+    let v6 = from.ip.is_ipv6();
+    let (proto, dport) = match port {
+        Some((protocol, port)) => (protocol.number(), *port),
+        None => (if v6 { 58 } else { 1 }, 0),
+    };
+    let mut packet = Packet::new(from.ip, to.ip, proto, 40000, dport);
+    if port.is_none() {
+        packet.icmp_type = if v6 { 128 } else { 8 };
+    }
+    packet.iif = pass.iif.into();
+    packet.oif = pass.oif.into();
+    packet
+}
+
+/// The answer to it, of a connection that is not judged yet.
+fn reply(first: &Packet, pass: &Pass<'_>) -> Packet {
+    let icmp = matches!(first.proto, 1 | 58);
+    let original = Tuple {
+        src: first.src,
+        dst: first.dst,
+        sport: first.sport,
+        dport: if icmp {
+            u16::from(first.icmp_type) << 8
+        } else {
+            first.dport
+        },
+    };
+    let mut packet = Packet::new(first.dst, first.src, first.proto, first.dport, first.sport);
+    if icmp {
+        packet.sport = first.sport;
+        packet.dport = 0;
+        packet.icmp_type = if first.proto == 58 { 129 } else { 0 };
+    }
+    // SYN and ACK.
+    packet.tcp_flags = 0x12;
+    packet.state = CtState::Established;
+    packet.connection = Some(Connection::new(first.proto, original));
+    packet.iif = pass.oif.into();
+    packet.oif = pass.iif.into();
+    packet
+}
+
+/// Whether the rules let a connection through; packets of either direction must be judged alike.
+pub fn allows(nodes: &Fakes, question: &Question) -> bool {
+    passes(question).iter().all(|pass| {
+        let Some(table) = nodes
+            .get(pass.node)
+            .and_then(FakeNode::table)
+        else {
+            return true;
+        };
+        let first = packet(question, pass);
+        let allowed = accepts(table, pass.hook, &first);
+        if pass.hook == "forward" {
+            let reply = reply(&first, pass);
+            let back = accepts(table, pass.hook, &reply);
+            assert_eq!(allowed, back, "the answer's fate: {question:?}");
+        }
+        allowed
+    })
+}
+
+fn accepts(table: &Compiled, hook: &str, packet: &Packet) -> bool {
+    match table.eval(hook, packet) {
+        None => true,
+        Some(outcome) => match outcome.fate {
+            Fate::Accepted => true,
+            Fate::Dropped => false,
+            Fate::Rejected(how) => panic!("rejected with {how:?}"),
+        },
+    }
+}
+
+/// Everything that may be asked in a cluster: between all pods, nodes and an address outside, by
+/// these ports.
+pub fn questions(cluster: &Cluster, ports: &[Option<(Protocol, u16)>]) -> Vec<Question> {
+    let outside = ["203.0.113.10", "2001:db8:113::10"].map(testing::station::ip);
+    let pods = cluster.pods.values().filter(|pod| !pod.host_network);
+    let ips = pods.flat_map(|pod| pod.ips.iter().copied());
+    let nodes = cluster.nodes.values();
+    let all: Vec<_> = ips
+        .chain(nodes.flat_map(|node| node.addresses.iter().copied()))
+        .chain(outside)
+        .collect();
+    let mut questions = Vec::new();
+    for from in &all {
+        for to in all.iter().filter(|to| to.is_ipv6() == from.is_ipv6()) {
+            let (from, to) = (End::at(cluster, *from), End::at(cluster, *to));
+            if from.pod.is_none() && to.pod.is_none() {
+                continue;
+            }
+            let asked = ports.iter().map(|port| Question {
+                from: from.clone(),
+                to: to.clone(),
+                port: *port,
+            });
+            questions.extend(asked);
+        }
+    }
+    questions
+}
