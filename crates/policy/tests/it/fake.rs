@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use linux::fake::Fake;
-use model::{Change, Changed, Cluster, Protocol};
+use model::{Change, Changed, Cluster};
 use nft::eval::{Connection, Fate, Packet, Tuple};
 use nft::{Compiled, CtState};
 use policy::render::nftables::TABLE;
-use policy::{End, Locals, Policies, Question};
+use policy::{Locals, Policies, Question};
 
 /// A node with a kernel in memory.
 pub struct FakeNode {
@@ -178,10 +178,7 @@ fn reply(first: &Packet, pass: &Pass<'_>) -> Packet {
 /// Whether the rules let a connection through; packets of either direction must be judged alike.
 pub fn allows(nodes: &Fakes, question: &Question) -> bool {
     passes(question).iter().all(|pass| {
-        let Some(table) = nodes
-            .get(pass.node)
-            .and_then(FakeNode::table)
-        else {
+        let Some(table) = nodes.get(pass.node).and_then(FakeNode::table) else {
             return true;
         };
         let first = packet(question, pass);
@@ -204,33 +201,4 @@ fn accepts(table: &Compiled, hook: &str, packet: &Packet) -> bool {
             Fate::Rejected(how) => panic!("rejected with {how:?}"),
         },
     }
-}
-
-/// Everything that may be asked in a cluster: between all pods, nodes and an address outside, by
-/// these ports.
-pub fn questions(cluster: &Cluster, ports: &[Option<(Protocol, u16)>]) -> Vec<Question> {
-    let outside = ["203.0.113.10", "2001:db8:113::10"].map(testing::station::ip);
-    let pods = cluster.pods.values().filter(|pod| !pod.host_network);
-    let ips = pods.flat_map(|pod| pod.ips.iter().copied());
-    let nodes = cluster.nodes.values();
-    let all: Vec<_> = ips
-        .chain(nodes.flat_map(|node| node.addresses.iter().copied()))
-        .chain(outside)
-        .collect();
-    let mut questions = Vec::new();
-    for from in &all {
-        for to in all.iter().filter(|to| to.is_ipv6() == from.is_ipv6()) {
-            let (from, to) = (End::at(cluster, *from), End::at(cluster, *to));
-            if from.pod.is_none() && to.pod.is_none() {
-                continue;
-            }
-            let asked = ports.iter().map(|port| Question {
-                from: from.clone(),
-                to: to.clone(),
-                port: *port,
-            });
-            questions.extend(asked);
-        }
-    }
-    questions
 }

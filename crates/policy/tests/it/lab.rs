@@ -165,7 +165,7 @@ impl Lab {
             station,
             node: node.clone(),
         });
-        self.take(Change::Node(node));
+        self.cluster.take(Change::Node(node));
     }
 
     /// Each node knows the way to the other's pods.
@@ -176,6 +176,9 @@ impl Lab {
                 let station = &mut self.nodes[here].station;
                 station.route("eth0", &range.to_string(), *at);
             }
+        }
+        for node in self.cluster.nodes.clone().values() {
+            self.take(Change::Node(node.clone()));
         }
         for at in 0..2 {
             self.serve_services(at);
@@ -403,19 +406,4 @@ fn config() -> Config {
         service_cidrs: vec![net("10.96.0.0/12"), net("fd00:10:96::/112")],
         ..Config::default()
     }
-}
-
-/// The nodes and everything on them, as a cluster without Services and policies.
-pub fn world() -> Cluster {
-    let mut cluster = Cluster::default();
-    for number in [1, 2] {
-        cluster.take(Change::Node(node(number)));
-    }
-    for name in NAMESPACES {
-        cluster.take(Change::Namespace(Arc::new(namespace(name))));
-    }
-    for (at, key) in keys().enumerate() {
-        cluster.take(Change::Pod(Arc::new(pod(at, &key))));
-    }
-    cluster
 }
