@@ -8,7 +8,7 @@ use model::{Change, Changed, Cluster};
 use nft::eval::{Connection, Fate, Packet, Tuple};
 use nft::{Compiled, CtState};
 use policy::render::nftables::TABLE;
-use policy::{Locals, Policies, Question};
+use policy::{End, Locals, Policies, Question};
 
 /// A node with a kernel in memory.
 pub struct FakeNode {
@@ -97,7 +97,7 @@ fn passes(question: &Question) -> Vec<Pass<'_>> {
     if from.ip == to.ip {
         return Vec::new();
     }
-    let at = |end: &'_ End| end.node.clone().unwrap_or_default();
+    let at = |end: &End| end.node.clone().unwrap_or_default();
     let mut passes = Vec::new();
     let near = at(from) == at(to);
     if from.pod.is_some()
