@@ -16,6 +16,17 @@
 //! single parts compiled by [`Rule::compile`], [`Set::compile`], [`ElementKey::of`] and
 //! [`Datum::of`]. [`apply`] refuses what the kernel would refuse.
 //!
+//! What packets see of a transaction: one on its way keeps to the rules that were in force when it
+//! came to the hook, but finds the elements that are in force when it looks them up. So a chain
+//! that a verdict map shall lead to is made, with its rules, by a transaction before: else the
+//! packet finds it empty, and goes on as if nothing had been said. An element that is deleted and
+//! added in one transaction is never missing, and the rules of a chain are replaced at once.
+//!
+//! A rule that has a verdict, a lookup, an address's translation or `fib`, and an element that
+//! leads to a chain, have the kernel walk the whole table when they are added: every chain as
+//! often as something leads to it, for each hook. Elements of other sets do not, nor does a rule
+//! of [`Statement::SetCtMark`] alone, nor anything that is deleted.
+//!
 //! There are no anonymous sets: their cost in a transaction is quadratic. Everything that
 //! scales with the cluster goes into elements of named sets and maps.
 

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod announce;
+mod atomic;
 mod conntrack;
+mod costs;
 mod iptables;
 mod judged;
 mod links;

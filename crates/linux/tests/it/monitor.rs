@@ -162,6 +162,56 @@ fn own_changes_are_told_from_others() {
     assert_eq!(told(&mut monitor), [], "what was refused is nothing");
 }
 
+/// Two tables, one handle: the other's changes of either are told by the table's name.
+#[test]
+fn changes_of_two_tables_are_told() {
+    if !root("monitor, two tables") {
+        return;
+    }
+    let (netns, _) = namespace();
+    let mut monitor = Monitor::open_in(&netns).unwrap();
+    let mut own = Nftables::open_in(&netns).unwrap();
+    let mut other = Nftables::open_in(&netns).unwrap();
+    monitor.ignore(&[own.port().unwrap()]).unwrap();
+    let change = |handle: &mut Nftables, table: &str, ops| {
+        let (family, table) = (Family::Inet, table.to_owned());
+        handle.apply(&Transaction { family, table, ops }).unwrap();
+    };
+    let chain = |name: &str| Op::AddChain(name.into(), None);
+    let few = || {
+        let set = table(5).compile().sets["services-many"].clone();
+        let elements = set.elements.clone().into_iter().collect();
+        let name = || String::from("peers-x");
+        vec![Op::AddSet(name(), set), Op::AddElements(name(), elements)]
+    };
+    change(&mut own, "flatnet", vec![chain("services-x")]);
+    change(&mut own, "flatnet-policy", few());
+    change(&mut own, "flatnet-policy", vec![chain("judged")]);
+    assert_eq!(told(&mut monitor), []);
+
+    let named = |table: &str, name: &str| (table.to_owned(), Some(name.to_owned()));
+    change(&mut other, "flatnet", vec![chain("services-y")]);
+    change(&mut own, "flatnet-policy", vec![chain("list-x")]);
+    let first = table(1).compile().sets["services-many"].elements.clone();
+    let first = first.into_keys().collect();
+    let gone = vec![Op::DeleteElements("peers-x".into(), first)];
+    change(&mut other, "flatnet-policy", gone);
+    assert_eq!(
+        told(&mut monitor),
+        [
+            named("flatnet", "services-y"),
+            named("flatnet-policy", "peers-x")
+        ]
+    );
+    change(&mut other, "flatnet-policy", vec![Op::DeleteTable]);
+    let gone = told(&mut monitor);
+    assert!(gone.contains(&("flatnet-policy".into(), None)), "{gone:?}");
+    assert!(
+        gone.iter().all(|(table, _)| table == "flatnet-policy"),
+        "{gone:?}"
+    );
+}
+
 #[test]
 fn flush_ruleset_and_iptables_are_told() {
     if !root("monitor, iptables")
