@@ -159,11 +159,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
 }
 
-/// Removes all rules of Services from the kernel of the calling thread's namespace: what
-/// `kube-proxy --cleanup` does. All that could not be removed is named.
+/// Removes all rules of Services and policies from the kernel of the calling thread's namespace:
+/// what `kube-proxy --cleanup` does, and more. All that could not be removed is named.
 pub fn cleanup() -> Result<(), Error> {
     let mut host = linux::Host::open().map_err(|error| Error(error.to_string()))?;
-    let errors = services::Services::remove_all(&mut host);
+    let mut errors = services::Services::remove_all(&mut host);
+    errors.extend(policy::Policies::remove_all(&mut host));
     if errors.is_empty() {
         return Ok(());
     }

@@ -203,7 +203,7 @@ impl Policing {
                 outcome.started = true;
                 self.start(cluster, &report, begun.elapsed());
             }
-            self.count(cluster);
+            self.count(cluster, report.counts);
             self.note(cluster, report, &mut outcome);
         }
         self.admit(cluster, &mut outcome);
@@ -309,11 +309,12 @@ impl Policing {
         problems.chain(self.errors.iter().cloned())
     }
 
-    fn count(&self, cluster: &Cluster) {
+    fn count(&self, cluster: &Cluster, here: policy::Counts) {
         self.metrics.count(&Counts {
             policies: cluster.policies.len(),
             cluster_policies: cluster.cluster_policies.len(),
             pods: self.locals.len(),
+            here,
         });
     }
 

@@ -20,6 +20,9 @@ struct OfKind {
 pub(crate) struct PolicyMetrics {
     policies: Family<OfKind, Gauge>,
     pods: Gauge,
+    subjects: Gauge,
+    lists: Gauge,
+    elements: Gauge,
     sync: Histogram,
     last: Gauge<f64, AtomicU64>,
     errors: Counter,
@@ -48,6 +51,8 @@ pub(crate) struct Counts {
     pub cluster_policies: usize,
     /// Pods of Kubernetes that are attached here.
     pub pods: usize,
+    /// What they come to in the kernel.
+    pub here: policy::Counts,
 }
 
 impl PolicyMetrics {
@@ -57,6 +62,12 @@ impl PolicyMetrics {
         Self {
             policies: add.plain("policies", "Policies of the cluster, by kind"),
             pods: add.plain("pods", "Pods of this node that policies can be about"),
+            subjects: add.plain(
+                "subjects",
+                "Addresses of pods of this node that some policy is about",
+            ),
+            lists: add.plain("lists", "Lists of rules that these addresses use"),
+            elements: add.plain("set_elements", "Peers and ports that the rules look up"),
             sync: add.metric(
                 "sync_duration_seconds",
                 "Time it took to bring changes to the kernel",
@@ -107,6 +118,9 @@ impl PolicyMetrics {
             set(&self.policies.get_or_create(&OfKind { kind }), count);
         }
         set(&self.pods, counts.pods);
+        set(&self.subjects, counts.here.subjects);
+        set(&self.lists, counts.here.lists);
+        set(&self.elements, counts.here.elements);
     }
 
     /// How many policies are not understood.

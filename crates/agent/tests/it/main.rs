@@ -3,4 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod node;
+mod pod;
+mod policies;
+mod reuse;
+
 mod services;

@@ -1,6 +1,7 @@
 //! A node: a namespace without a name, and the agent in it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -54,13 +55,21 @@ impl Node {
         }
     }
 
-    /// Starts the agent and tells it of its node and the configuration, and of no Service.
+    /// Starts the agent and tells it of its node and the configuration, of no Service and of no
+    /// policy.
     pub fn start(&self, config: &Config) -> Agent {
+        let agent = self.start_unaware(config);
+        agent.say(Update::PoliciesSynced);
+        agent
+    }
+
+    /// The same, and no word of pods and policies.
+    pub fn start_unaware(&self, config: &Config) -> Agent {
         let (updates, receiver) = mpsc::channel(4096);
         let stop = Arc::new(Notify::new());
         let (netns, stopped) = (self.netns.clone(), stop.clone());
         let options = Options {
-            socket: self.dir.path().join("agent.sock"),
+            socket: self.socket(),
             // One of its own: the thread that holds the last one's ends a moment after its agent.
             state: tempfile::tempdir_in(self.dir.path()).unwrap().keep(),
             cni_conf: None,
@@ -97,8 +106,12 @@ impl Node {
             leaving: false,
         }));
         agent.say(Update::Synced);
-        agent.say(Update::PoliciesSynced);
         agent
+    }
+
+    /// Where the agent listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("agent.sock")
     }
 
     /// What a port of this node answers to a GET; none where nobody listens.

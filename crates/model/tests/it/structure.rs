@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(u8, &[&str])] = &[
     (1, &["model", "nft"]),
     (2, &["linux", "objects", "api"]),
-    (3, &["pods", "fabric", "services", "policy", "certs", "testing"]),
+    (
+        3,
+        &["pods", "fabric", "services", "policy", "certs", "testing"],
+    ),
     (4, &["agent", "controller", "trace"]),
     (5, &["apiserver", "lab"]),
     (6, &["flatnet", "cni"]),
