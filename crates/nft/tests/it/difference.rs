@@ -1,6 +1,6 @@
 use nft::{
-    Chain, ChainKind, Compiled, Family, Hook, IpFamily, Key, MapDatum, Op, Rule, Set, SetData,
-    Statement, Table, Type, Value, Verdict, apply, diff,
+    Chain, ChainKind, Compiled, ElementKey, Family, Hook, IpFamily, Key, MapDatum, Op, Rule, Set,
+    SetData, Statement, Table, Transaction, Type, Value, Verdict, apply, diff,
 };
 use proptest::prelude::*;
 
@@ -186,6 +186,35 @@ fn what_is_in_use_or_missing_is_refused() {
     );
     changes.ops = vec![Op::DeleteTable];
     assert_eq!(apply(Some(there), &changes), Ok(None));
+}
+
+#[test]
+fn other_data_takes_a_deletion_before() {
+    let mut table = Table::new(Family::Inet, "flatnet");
+    let mut map = Set::map([Type::Port], SetData::Verdict);
+    map.put([Value::Port(1)], MapDatum::Verdict(Verdict::Drop));
+    table.sets.insert("own-map".into(), map);
+    let there = table.compile();
+    let element = |verdict| {
+        let datum = MapDatum::Verdict(verdict);
+        (ElementKey::of(&[Value::Port(1)]), Some((&datum).into()))
+    };
+    let set = || String::from("own-map");
+    let add = |verdict| Op::AddElements(set(), vec![element(verdict)]);
+    let delete = Op::DeleteElements(set(), vec![ElementKey::of(&[Value::Port(1)])]);
+    let made = |ops| {
+        let changes = Transaction {
+            family: Family::Inet,
+            table: "flatnet".into(),
+            ops,
+        };
+        apply(Some(there.clone()), &changes)
+    };
+    assert_eq!(made(vec![add(Verdict::Drop)]), Ok(Some(there.clone())));
+    made(vec![add(Verdict::Accept)]).unwrap_err();
+    let swapped = made(vec![delete, add(Verdict::Accept)]).unwrap().unwrap();
+    let (key, datum) = element(Verdict::Accept);
+    assert_eq!(swapped.sets["own-map"].elements[&key], datum);
 }
 
 #[test]

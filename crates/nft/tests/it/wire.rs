@@ -82,13 +82,15 @@ fn the_bytes_of_a_transaction() {
 /// What is written reads back: the kernel lists objects in the form in which it takes them.
 #[test]
 fn what_is_written_reads_back() {
-    let want = table().compile();
-    let batch = encode(&diff(None, &want, |_| true));
-    let mut found = Compiled::empty(Family::Inet, "t");
-    for (kind, _, _, payload) in messages(&batch.bytes) {
-        found.take(kind, payload);
+    for want in [crate::connections::table().compile(), table().compile()] {
+        let batch = encode(&diff(None, &want, |_| true));
+        let mut found = Compiled::empty(Family::Inet, "t");
+        for (kind, _, _, payload) in messages(&batch.bytes) {
+            found.take(kind, payload);
+        }
+        assert_eq!(found, want);
     }
-    assert_eq!(found, want);
+    let batch = encode(&diff(None, &table().compile(), |_| true));
     let mut other = Compiled::empty(Family::Inet, "other");
     for (kind, _, _, payload) in messages(&batch.bytes) {
         other.take(kind, payload);
@@ -141,17 +143,18 @@ fn a_notification_names_its_object() {
 /// Nothing the kernel, or a newer one, may send makes reading fail.
 #[test]
 fn broken_messages_are_passed_over() {
-    let batch = encode(&diff(None, &table().compile(), |_| true));
-    for (kind, _, _, payload) in messages(&batch.bytes) {
-        for len in 0..payload.len() {
-            let mut found = table().compile();
-            found.take(kind, &payload[..len]);
-            let _ = read::subject(kind, &payload[..len]);
-        }
-        for at in 0..payload.len() {
-            let mut changed = payload.to_vec();
-            changed[at] ^= 0xff;
-            table().compile().take(kind, &changed);
+    for table in [table().compile(), crate::connections::table().compile()] {
+        let batch = encode(&diff(None, &table, |_| true));
+        for (kind, _, _, payload) in messages(&batch.bytes) {
+            for len in 0..payload.len() {
+                table.clone().take(kind, &payload[..len]);
+                let _ = read::subject(kind, &payload[..len]);
+            }
+            for at in 0..payload.len() {
+                let mut changed = payload.to_vec();
+                changed[at] ^= 0xff;
+                table.clone().take(kind, &changed);
+            }
         }
     }
 }
