@@ -49,6 +49,10 @@ impl Generation {
 pub(crate) struct Change {
     /// Sets that nothing refers to yet, with their elements.
     fill: Vec<(String, CompiledSet, set::Elements)>,
+    /// Lists that nothing leads to yet. They are there by a transaction before: a packet on its
+    /// way keeps to the rules of before, in which a new chain is empty, but would find a map's new
+    /// verdict, and come back from the list as if it were allowed.
+    lists: Vec<Op>,
     /// All that decides.
     decide: Vec<Op>,
     /// The table is new.
@@ -69,7 +73,7 @@ impl Change {
         let mut change = Self::default();
         let new = delta.new_sets.keys().filter_map(|id| plan.sets().get(id));
         change.fill = new.map(filled).collect();
-        let ops = &mut change.decide;
+        let ops = &mut change.lists;
         let chains: Vec<_> = delta
             .new_lists
             .values()
@@ -80,6 +84,7 @@ impl Change {
             let rules = list::chain(new).compile(Family::Inet).rules.into_iter();
             ops.extend(rules.map(|rule| Op::AddRule(name.clone(), rule)));
         }
+        let ops = &mut change.decide;
         for (id, moved) in &delta.moved {
             let Some(live) = plan.sets().get(id) else {
                 continue;
@@ -164,7 +169,7 @@ impl Change {
 
     /// What the kernel is to be told, in this order: the last decides all.
     pub fn transactions(self) -> Vec<Transaction> {
-        if self.fill.is_empty() && self.decide.is_empty() {
+        if self.fill.is_empty() && self.lists.is_empty() && self.decide.is_empty() {
             return Vec::new();
         }
         let count: usize = self
@@ -195,6 +200,10 @@ impl Change {
             }
         }
         if in_steps {
+            steps.push(std::mem::take(&mut step));
+        }
+        if !self.lists.is_empty() {
+            step.extend(self.lists);
             steps.push(std::mem::take(&mut step));
         }
         step.extend(self.decide);
