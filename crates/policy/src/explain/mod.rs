@@ -6,6 +6,7 @@ mod cure;
 mod difference;
 mod grid;
 mod judge;
+mod lint;
 mod matrix;
 mod points;
 mod portset;
@@ -13,6 +14,7 @@ pub mod words;
 
 pub use cure::{Cure, Near, cure};
 pub use difference::{Changed, Difference, difference};
+pub use lint::{Finding, Severity, lint};
 pub use matrix::{Declared, Flow, Group, Matrix, Port, Row, matrix};
 pub use portset::PortSet;
 
@@ -23,7 +25,7 @@ use model::{Cluster, Direction, Key, Node, Protocol};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
