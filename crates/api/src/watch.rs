@@ -239,3 +239,6 @@ pub fn watch_error(kind: &str, error: watcher::Error) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

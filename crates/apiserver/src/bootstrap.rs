@@ -6,6 +6,7 @@ use objects::{Object, Status};
 use serde_json::json;
 
 use crate::admission;
+use crate::cluster_policies;
 use crate::context::{self, Ctx};
 use crate::failure::Failure;
 use crate::registry;
@@ -78,6 +79,8 @@ pub async fn run(ctx: &Ctx) -> Result<(), Failure> {
     for object in roles::of_namespaces() {
         ensure(ctx, object, true).await?;
     }
+    // Who applies another release of it keeps that.
+    ensure(ctx, cluster_policies::definition(), false).await?;
     service_range(ctx).await?;
     kubernetes(ctx).await
 }

@@ -26,6 +26,7 @@ mod admission;
 mod aggregate;
 mod auth;
 mod bootstrap;
+mod cluster_policies;
 mod connect;
 mod context;
 mod discovery;

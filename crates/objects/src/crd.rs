@@ -2,8 +2,9 @@
 //!
 //! Structure, value validation, defaults, list types, printer columns and the status and
 //! scale subresources of a CRD take effect. Rules written in CEL (`x-kubernetes-validations`)
-//! are kept and shown by `kubectl explain`, but not evaluated: [`warnings`] says so to whoever
-//! applies the CRD. There is no conversion by webhook either; versions share one stored form.
+//! are kept and shown by `kubectl explain`, but only a few are evaluated: [`warnings`] says so to
+//! whoever applies the CRD. There is no conversion by webhook either; versions share one stored
+//! form.
 
 use std::sync::Arc;
 
@@ -86,10 +87,15 @@ pub fn warnings(definition: &Object) -> Vec<String> {
     warnings
 }
 
+/// Whether it has rules that are not evaluated.
 fn has_rules(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => map.iter().any(|(key, value)| {
-            (key == "x-kubernetes-validations" && value.is_array()) || has_rules(value)
+            let unknown = |rules: &Vec<Value>| !rules.iter().all(crate::schema::is_known);
+            let rules = value
+                .as_array()
+                .filter(|_| key == "x-kubernetes-validations");
+            rules.map_or_else(|| has_rules(value), unknown)
         }),
         Value::Array(list) => list.iter().any(has_rules),
         _ => false,

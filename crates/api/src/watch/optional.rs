@@ -26,10 +26,20 @@ struct Optional<T: SlimChange> {
     backoff: Backoff,
     /// Before the next step.
     wait: Duration,
+    /// The same while it is not there.
+    absent: Duration,
 }
 
 /// All objects of the kind; none where it is not defined. It is found when it is defined later.
 pub(super) fn part<T: SlimChange>(client: &Client) -> BoxStream<'static, Part> {
+    looked_for::<T>(client, LOOK_AGAIN)
+}
+
+/// The same, looked for so often while it is not there.
+pub(super) fn looked_for<T: SlimChange>(
+    client: &Client,
+    absent: Duration,
+) -> BoxStream<'static, Part> {
     let api = Api::all(client.clone());
     let start = Optional::<T> {
         watch: watch(&api),
@@ -37,6 +47,7 @@ pub(super) fn part<T: SlimChange>(client: &Client) -> BoxStream<'static, Part> {
         known: Known::new(Slims::default()),
         backoff: Backoff::reconnect(),
         wait: Duration::ZERO,
+        absent,
     };
     let parts = stream::unfold(start, |mut state| async {
         let parts = state.step().await;
@@ -58,7 +69,7 @@ impl<T: SlimChange> Optional<T> {
             Some(Err(error)) if is_undefined(&error) => {
                 // What was known went with the definition. Should it come back, a list is due.
                 self.watch = watch(&self.api);
-                self.wait = LOOK_AGAIN;
+                self.wait = self.absent;
                 self.backoff.reset();
                 let mut parts = self.known.take(Ok(Event::Init));
                 parts.extend(self.known.take(Ok(Event::InitDone)));

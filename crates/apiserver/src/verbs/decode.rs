@@ -93,9 +93,7 @@ fn warnings(
         Strictness::Warn => decoded.warnings(),
         _ => Vec::new(),
     };
-    if call.kind.kind == "CustomResourceDefinition" {
-        warnings.extend(objects::crd::warnings(object));
-    }
+    warnings.extend(objects::validation::warnings(&call.kind, object));
     warnings
 }
 

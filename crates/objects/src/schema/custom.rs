@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::cel::Cel;
 use super::rules::Rules;
 use super::{Builder, Field, ListType, Node, Scalar, Shape, Strategy, Tree, builtin};
 
@@ -10,6 +11,7 @@ pub(crate) struct Custom {
     pub tree: Tree,
     pub root: u32,
     pub rules: Rules,
+    pub cel: Option<Cel>,
     pub status_subresource: bool,
     /// The schema as written, for OpenAPI. Text takes a fraction of the room of values.
     text: Box<str>,
@@ -29,6 +31,7 @@ impl Custom {
             root,
             status_subresource,
             rules: Rules::compile(schema),
+            cel: Cel::compile(schema),
             tree: builder.finish(),
             text: schema.to_string().into(),
         }

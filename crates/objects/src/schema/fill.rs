@@ -21,6 +21,9 @@ impl Schema {
         if let Source::Custom(custom) = &self.0 {
             custom.rules.check(object, &Path::root(""), errors);
             unique(self.root(), object, &Path::root(""), errors);
+            if let Some(cel) = &custom.cel {
+                cel.check(object, errors);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::Object;
 
 mod builtin;
+mod cel;
 mod custom;
 mod decode;
 mod facts;
@@ -19,6 +20,7 @@ mod formats;
 mod rules;
 
 pub(crate) use builtin::{DEFINITIONS, definitions, short_name};
+pub(crate) use cel::is_known;
 pub use decode::Decoded;
 pub(crate) use facts::{field_fact, is_always_there, is_atomic_map, is_atomic_type};
 pub(crate) use fill::keys_of;

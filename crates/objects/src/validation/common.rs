@@ -105,7 +105,7 @@ pub(super) fn at_most_all(errors: &mut Errors, path: &Path<'_>, value: &Value) {
 }
 
 const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+pub(super) const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 pub(super) fn ip(errors: &mut Errors, path: &Path<'_>, value: &Value) -> Option<IpAddr> {
     let parsed = text(value).parse().ok();
@@ -157,7 +157,24 @@ pub(super) fn labels(errors: &mut Errors, path: &Path<'_>, value: &Value) {
     }
 }
 
+/// Whether values of `matchExpressions` must be values that labels can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    Checked,
+    /// They were not checked once, and what is there may stay.
+    Free,
+}
+
 pub(super) fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: &Value) {
+    label_selector_with(errors, path, selector, Values::Checked);
+}
+
+pub(super) fn label_selector_with(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    selector: &Value,
+    checked: Values,
+) {
     labels(errors, &path.child("matchLabels"), &selector["matchLabels"]);
     let expressions = path.child("matchExpressions");
     for (i, expression) in list(&selector["matchExpressions"]).iter().enumerate() {
@@ -188,8 +205,10 @@ pub(super) fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: &Va
             &expression["key"],
             names::qualified_name,
         );
-        for (j, value) in given.iter().enumerate() {
-            name(errors, &values.index(j), value, names::label_value);
+        if checked == Values::Checked {
+            for (j, value) in given.iter().enumerate() {
+                name(errors, &values.index(j), value, names::label_value);
+            }
         }
     }
 }

@@ -241,6 +241,11 @@ impl Errors {
         self.0.len()
     }
 
+    /// What kinds of errors were found.
+    pub fn kinds(&self) -> impl Iterator<Item = ErrorKind> {
+        self.0.iter().map(|error| error.kind)
+    }
+
     /// Adds errors found elsewhere.
     pub fn extend(&mut self, more: Vec<FieldError>) {
         self.0.extend(more);
@@ -279,6 +284,11 @@ impl Errors {
     /// `Invalid value: "x": detail` for text.
     pub fn invalid_text(&mut self, path: &Path<'_>, value: &str, detail: &str) {
         self.push(ErrorKind::Invalid, path, Some(quote(value)), detail);
+    }
+
+    /// `Invalid value: detail`, where the value is too large to be shown.
+    pub fn invalid_without_value(&mut self, path: &Path<'_>, detail: &str) {
+        self.push(ErrorKind::Invalid, path, None, detail);
     }
 
     /// `Invalid value: SHOWN: detail` for a value that Go writes in its own order.

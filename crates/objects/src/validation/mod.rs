@@ -3,6 +3,7 @@
 pub mod field;
 pub mod names;
 
+pub(crate) mod address;
 mod common;
 mod container;
 mod definition;
@@ -10,6 +11,7 @@ mod endpoints;
 mod meta;
 mod network;
 mod pod;
+mod policy;
 mod service;
 mod small;
 mod volume;
@@ -32,6 +34,16 @@ pub(crate) fn update(kind: &Kind, new: &Object, old: &Object) -> Result<(), Stat
     meta::update(kind, &new["metadata"], &old["metadata"], &mut errors);
     check(kind, new, Some(old), &mut errors);
     finish(kind, new, errors)
+}
+
+/// What is unusual about an object that is taken all the same, or is not done although it asks
+/// for it; for the `Warning` headers of the answer.
+pub fn warnings(kind: &Kind, object: &Object) -> Vec<String> {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("networking.k8s.io", "NetworkPolicy") => policy::warnings(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::crd::warnings(object),
+        _ => Vec::new(),
+    }
 }
 
 /// The addresses and families of a Service alone, which must fit each other before any is given.
@@ -65,7 +77,7 @@ fn check(kind: &Kind, object: &Object, old: Option<&Object>, errors: &mut Errors
         ("apps", "ControllerRevision", _) => {}
         ("apps", name, None) => workload::check(name, object, errors),
         ("apps", name, Some(old)) => workload::update(name, object, old, errors),
-        ("networking.k8s.io", "NetworkPolicy", _) => network::policy(object, errors),
+        ("networking.k8s.io", "NetworkPolicy", old) => policy::check(object, old, errors),
         ("networking.k8s.io", "Ingress", old) => network::ingress(object, old.is_none(), errors),
         ("networking.k8s.io", "IngressClass", old) => network::ingress_class(object, old, errors),
         ("discovery.k8s.io", _, old) => endpoints::endpoint_slice(object, old, errors),

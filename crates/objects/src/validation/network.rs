@@ -1,116 +1,10 @@
-//! NetworkPolicies, Ingresses and IngressClasses.
+//! Ingresses and IngressClasses.
 
 use serde_json::Value;
 
-use super::common::{
-    cidr, immutable, is_set, label_selector, list, name, port, port_or_name, text, word,
-};
+use super::common::{immutable, is_set, list, name, port, text, word};
 use super::field::{Errors, Path};
 use super::names;
-
-const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
-
-pub(super) fn policy(object: &Value, errors: &mut Errors) {
-    let spec = &object["spec"];
-    let path = Path::root("spec");
-    label_selector(errors, &path.child("podSelector"), &spec["podSelector"]);
-    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
-        let rules = path.child(direction);
-        for (i, rule) in list(&spec[direction]).iter().enumerate() {
-            let at = rules.index(i);
-            let ports = at.child("ports");
-            for (j, item) in list(&rule["ports"]).iter().enumerate() {
-                policy_port(item, &ports.index(j), errors);
-            }
-            let peers_path = at.child(peers);
-            for (j, item) in list(&rule[peers]).iter().enumerate() {
-                peer(item, &peers_path.index(j), errors);
-            }
-        }
-    }
-    let types = list(&spec["policyTypes"]);
-    let at = path.child("policyTypes");
-    if types.len() > 2 {
-        let why = "may not specify more than two policyTypes";
-        errors.invalid(&at, &spec["policyTypes"], why);
-        return;
-    }
-    for (i, kind) in types.iter().enumerate() {
-        if !["Ingress", "Egress"].contains(&text(kind)) {
-            errors.not_supported(&at.index(i), kind, &["Ingress", "Egress"]);
-        }
-    }
-}
-
-fn policy_port(item: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let protocol = &item["protocol"];
-    if is_set(protocol) && !PROTOCOLS.contains(&text(protocol)) {
-        errors.not_supported(&path.child("protocol"), protocol, PROTOCOLS);
-    }
-    let (first, last) = (&item["port"], &item["endPort"]);
-    let at = path.child("endPort");
-    if !is_set(first) {
-        if is_set(last) {
-            let why = "may not be specified when `port` is not specified";
-            errors.invalid(&at, last, why);
-        }
-        return;
-    }
-    if is_set(last) {
-        match first.as_i64() {
-            None => {
-                let why = "may not be specified when `port` is non-numeric";
-                errors.invalid(&at, last, why);
-            }
-            Some(first) => {
-                if last.as_i64().is_some_and(|last| last < first) {
-                    let why = "must be greater than or equal to `port`";
-                    errors.invalid(&at, &first.into(), why);
-                }
-                port(errors, &at, last);
-            }
-        }
-    }
-    port_or_name(errors, &path.child("port"), first);
-}
-
-fn peer(peer: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut count = 0;
-    for field in ["podSelector", "namespaceSelector"] {
-        if is_set(&peer[field]) {
-            count += 1;
-            label_selector(errors, &path.child(field), &peer[field]);
-        }
-    }
-    if is_set(&peer["ipBlock"]) {
-        count += 1;
-        ip_block(&peer["ipBlock"], &path.child("ipBlock"), errors);
-    }
-    if count == 0 {
-        errors.required(path, "must specify a peer");
-    } else if count > 1 && is_set(&peer["ipBlock"]) {
-        errors.forbidden(path, "may not specify both ipBlock and another peer");
-    }
-}
-
-fn ip_block(block: &Value, path: &Path<'_>, errors: &mut Errors) {
-    if text(&block["cidr"]).is_empty() {
-        errors.required(&path.child("cidr"), "");
-        return;
-    }
-    let Some(range) = cidr(errors, &path.child("cidr"), &block["cidr"]) else {
-        return;
-    };
-    let except = path.child("except");
-    for (i, item) in list(&block["except"]).iter().enumerate() {
-        let at = except.index(i);
-        if let Some(hole) = cidr(errors, &at, item)
-            && (!range.contains(&hole.addr()) || range.prefix_len() >= hole.prefix_len())
-        {
-            errors.invalid(&at, item, "must be a strict subset of `cidr`");
-        }
-    }
-}
 
 pub(super) fn ingress(object: &Value, new: bool, errors: &mut Errors) {
     let spec = &object["spec"];
@@ -336,24 +230,6 @@ mod tests {
     fn wrong(group: &str, kind: &str, spec: Value) -> Vec<String> {
         let object = json!({"metadata": {"name": "a", "namespace": "default"}, "spec": spec});
         created(group, kind, object)
-    }
-
-    #[test]
-    fn policies() {
-        let policy = |spec| wrong("networking.k8s.io", "NetworkPolicy", spec);
-        assert!(policy(json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": "http"}]}]})).is_empty());
-        assert_eq!(
-            policy(
-                json!({"ingress": [{"from": [{}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}, "podSelector": {}}]}], "egress": [{"ports": [{"port": 90, "endPort": 80}]}], "policyTypes": ["In"]})
-            ),
-            [
-                "spec.ingress[0].from[0]: Required value: must specify a peer",
-                "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
-                "spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer",
-                "spec.egress[0].ports[0].endPort: Invalid value: 90: must be greater than or equal to `port`",
-                "spec.policyTypes[0]: Unsupported value: \"In\": supported values: \"Ingress\", \"Egress\""
-            ]
-        );
     }
 
     #[test]
