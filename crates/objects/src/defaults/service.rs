@@ -48,24 +48,64 @@ pub(super) fn service(object: &mut Value) {
     }
 }
 
-/// A NetworkPolicy: what it isolates follows from the rules it has.
+/// A NetworkPolicy: what it isolates follows from the rules it has. What is empty is left out,
+/// as Kubernetes stores it; `{}` as a selector is none of that.
 pub(super) fn network_policy(object: &mut Value) {
     let spec = object_in(object, "spec");
-    object_in(spec, "podSelector");
-    for list in ["ingress", "egress"] {
+    tidy_selector(object_in(spec, "podSelector"));
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
         for rule in items(spec, list) {
             for port in items(rule, "ports") {
-                set(port, "protocol", "TCP");
+                // An empty word is a wrong one.
+                if port["protocol"].is_null() {
+                    set(port, "protocol", "TCP");
+                }
             }
+            for peer in items(rule, peers) {
+                for selector in ["podSelector", "namespaceSelector"] {
+                    if let Some(selector) = peer.get_mut(selector) {
+                        tidy_selector(selector);
+                    }
+                }
+                if let Some(block) = peer.get_mut("ipBlock") {
+                    drop_empty(block, &["except"]);
+                }
+            }
+            drop_empty(rule, &[peers, "ports"]);
         }
     }
-    if spec["policyTypes"].as_array().is_none_or(Vec::is_empty) {
-        let egress = spec["egress"].as_array().is_some_and(|l| !l.is_empty());
+    drop_empty(spec, &["ingress", "egress", "policyTypes"]);
+    if spec["policyTypes"].is_null() {
+        let egress = spec["egress"].is_array();
         spec["policyTypes"] = if egress {
             json!(["Ingress", "Egress"])
         } else {
             json!(["Ingress"])
         };
+    }
+}
+
+fn tidy_selector(selector: &mut Value) {
+    for expression in items(selector, "matchExpressions") {
+        drop_empty(expression, &["values"]);
+    }
+    drop_empty(selector, &["matchExpressions", "matchLabels"]);
+}
+
+/// Leaves out those of the fields that are empty lists or maps.
+fn drop_empty(object: &mut Value, fields: &[&str]) {
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
+    for field in fields {
+        let empty = match map.get(*field) {
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(inner)) => inner.is_empty(),
+            _ => false,
+        };
+        if empty {
+            map.remove(*field);
+        }
     }
 }
 
@@ -103,6 +143,29 @@ mod tests {
         };
         assert_eq!(types(json!({})), json!(["Ingress"]));
         assert_eq!(types(json!({"egress": [{}]})), json!(["Ingress", "Egress"]));
+        assert_eq!(
+            types(json!({"egress": [], "policyTypes": []})),
+            json!(["Ingress"])
+        );
         assert_eq!(types(json!({"policyTypes": ["Egress"]})), json!(["Egress"]));
+    }
+
+    #[test]
+    fn what_is_empty_in_a_policy_is_left_out() {
+        let spec = filled(
+            "networking.k8s.io",
+            "NetworkPolicy",
+            json!({"spec": {"podSelector": {"matchLabels": {}, "matchExpressions": []},
+                "egress": [], "ingress": [{"from": [], "ports": [{"protocol": ""}, {}]},
+                    {"from": [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {}}},
+                        {"ipBlock": {"cidr": "10.0.0.0/8", "except": []}}]}]}}),
+        );
+        assert_eq!(
+            spec["spec"],
+            json!({"podSelector": {}, "policyTypes": ["Ingress"],
+                "ingress": [{"ports": [{"protocol": ""}, {"protocol": "TCP"}]},
+                    {"from": [{"podSelector": {}}, {"namespaceSelector": {}},
+                        {"ipBlock": {"cidr": "10.0.0.0/8"}}]}]})
+        );
     }
 }
