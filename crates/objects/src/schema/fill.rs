@@ -1,6 +1,6 @@
 //! Defaults and list uniqueness of custom resources, from their schema.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -100,7 +100,7 @@ fn unique(view: View<'_>, value: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         (Shape::List { items, list }, Value::Array(values)) => {
             let items = view.at(*items);
-            let mut seen = BTreeSet::new();
+            let mut seen: BTreeMap<String, u32> = BTreeMap::new();
             for (index, value) in values.iter().enumerate() {
                 let at = path.index(index);
                 let identity = match list {
@@ -108,10 +108,13 @@ fn unique(view: View<'_>, value: &Value, path: &Path<'_>, errors: &mut Errors) {
                     ListType::Set => Some(value.clone()),
                     ListType::Map(keys) => Some(Value::Object(keys_of(items, keys, value))),
                 };
-                if let Some(identity) = identity
-                    && !seen.insert(identity.to_string())
-                {
-                    errors.duplicate(&at, &identity);
+                if let Some(identity) = identity {
+                    let times = seen.entry(identity.to_string()).or_default();
+                    *times += 1;
+                    // However often it is there, it is said once.
+                    if *times == 2 {
+                        errors.duplicate(&at, &identity);
+                    }
                 }
                 unique(items, value, &at, errors);
             }

@@ -113,12 +113,19 @@ impl Rules {
         if value.is_null() && self.nullable {
             return;
         }
-        if !self.types.is_empty() && !self.types.iter().any(|t| is_type(t, value)) {
-            let got = type_of(value);
-            let wanted = self.types.join(",");
+        let fits = self.types.is_empty() || self.types.iter().any(|t| is_type(t, value));
+        if !fits {
+            // An integer with a fraction is named by Go's types where its format is one.
+            let size = self
+                .format
+                .as_deref()
+                .filter(|_| self.wants_fraction_gone(value));
+            let (got, wanted) = match size {
+                Some(size) => ("float64", size.to_owned()),
+                None => (type_of(value), self.types.join(",")),
+            };
             let detail = format!("{path} in body must be of type {wanted}: {}", quote(got));
             errors.type_invalid(path, &got.into(), &detail);
-            return;
         }
         if !self.one_value_of.is_empty() && !self.one_value_of.contains(value) {
             let known: Vec<String> = self
@@ -128,6 +135,9 @@ impl Rules {
                 .collect();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             errors.not_supported(path, value, &known);
+        }
+        if !fits && !self.wants_fraction_gone(value) {
+            return;
         }
         match value {
             Value::String(text) => self.check_text(text, value, path, errors),
@@ -141,6 +151,13 @@ impl Rules {
             _ => {}
         }
         self.check_junctors(value, path, errors);
+    }
+
+    /// Whether an integer of a certain size is wanted, and the value is a number between two.
+    fn wants_fraction_gone(&self, value: &Value) -> bool {
+        self.types == ["integer"]
+            && self.format.as_deref() == Some("int32")
+            && value.as_f64().is_some_and(|number| number.fract() != 0.0)
     }
 
     fn check_text(&self, text: &str, value: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -191,13 +208,15 @@ impl Rules {
                 say("a multiple of", factor);
             }
         }
-        // kube-openapi holds integers to their format.
+        // kube-openapi holds integers to their format, and words this without a field.
         if self.types == ["integer"]
             && self.format.as_deref() == Some("int32")
-            && value.as_i64().is_none_or(|n| i32::try_from(n).is_err())
+            && (number.fract() != 0.0
+                || !(f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number))
         {
-            let detail = format!("{path} in body must be of type int32: {}", quote("int64"));
-            errors.type_invalid(path, value, &detail);
+            let detail =
+                format!("Checked value must be of type integer with format int32 in {path}");
+            errors.invalid_text(&Path::root("<nil>"), "", &detail);
         }
     }
 
@@ -378,6 +397,13 @@ mod tests {
         assert_eq!(
             spec(json!({"size": 1, "mode": "c"})),
             ["spec.mode: Unsupported value: \"c\": supported values: \"a\", \"b\""]
+        );
+        assert_eq!(
+            spec(json!({"size": 1, "mode": null})),
+            [
+                "spec.mode: Invalid value: \"null\": spec.mode in body must be of type string: \"null\"",
+                "spec.mode: Unsupported value: null: supported values: \"a\", \"b\""
+            ]
         );
         assert_eq!(
             spec(json!({"size": 1, "list": ["a", "b"]})),
