@@ -289,3 +289,62 @@ async fn every_generator_of_create_is_understood() {
             .contains("yes")
     );
 }
+
+const POLICIES: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: web}}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]
+    ports: [{port: 5432}, {port: 8000, endPort: 8010, protocol: UDP}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: metadata}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {namespaces: {}}
+  egress:
+  - {name: metadata, action: Deny, to: [{networks: [169.254.169.254/32]}]}
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_are_applied_listed_and_described() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else {
+        return;
+    };
+    assert_eq!(
+        kubectl.with("apply -f -", POLICIES),
+        "networkpolicy.networking.k8s.io/db created\n\
+         clusternetworkpolicy.policy.networking.k8s.io/metadata created\n"
+    );
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let listed = kubectl.run("get netpol");
+    assert!(words(&listed).starts_with("NAME POD-SELECTOR AGE db app=db"));
+    let listed = kubectl.run("get cnp");
+    assert!(words(&listed).starts_with("NAME TIER PRIORITY AGE metadata Admin 10"));
+    let described = words(&kubectl.run("describe networkpolicy db"));
+    for part in [
+        "PodSelector: app=db",
+        "Allowing ingress traffic: To Port: 5432/TCP To Port Range: 8000-8010/UDP From: PodSelector: app=web From: IPBlock: CIDR: 10.0.0.0/8 Except: 10.1.0.0/16",
+        "Not affecting egress traffic",
+        "Policy Types: Ingress",
+    ] {
+        assert!(described.contains(part), "{described}");
+    }
+    let described = words(&kubectl.run("describe cnp metadata"));
+    assert!(described.contains("Networks: 169.254.169.254/32"));
+    let bad = POLICIES.replace("10.0.0.0/8", "10.0.0.0/33");
+    let refused = kubectl.fails("apply -f -", &bad);
+    assert!(
+        refused.contains(
+            "The NetworkPolicy \"db\" is invalid: spec.ingress[0].from[1].ipBlock.cidr: \
+             Invalid value: \"10.0.0.0/33\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+        ),
+        "{refused}"
+    );
+}

@@ -10,6 +10,7 @@ mod kubelet;
 mod lists;
 mod owners;
 mod pods;
+mod policies;
 mod selectors;
 mod server;
 mod services;
