@@ -253,7 +253,7 @@ fn describe(
     let error = Error::kernel(object, "change", errno, message.as_deref());
     match errno {
         libc::EOPNOTSUPP | libc::ENOENT => {
-            error.hint("is the nf_tables module with nat and fib in this kernel?")
+            error.hint("are the nf_tables modules for ct, fib, limit, log and nat in this kernel?")
         }
         _ => error,
     }

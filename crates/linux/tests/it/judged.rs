@@ -12,8 +12,8 @@ use linux::{Address, NetNs, Netlink, NewLink, Nftables, Route, VethEnd, run_in, 
 use nft::eval::{Connection, Packet, Tuple};
 use nft::{
     Base, Chain, ChainKind, Compiled, CtField, CtState, Direction, Family, Hook, IpFamily, Key,
-    NatKind, NatTo, Op, Policy, Rule, Set, Statement, Table, Transaction, Type, Update, Value,
-    diff,
+    Limit, Log, NatKind, NatTo, Op, Policy, Rule, Set, Statement, Table, Transaction, Type, Update,
+    Value, diff,
 };
 
 use crate::{namespace, root};
@@ -32,8 +32,9 @@ const CLIENT: [&str; 2] = ["10.1.0.2", "fd00:1::2"];
 const SERVER: [&str; 2] = ["10.2.0.2", "fd00:2::2"];
 /// Led to the server, port 80 to 8080.
 const SERVICE: [&str; 2] = ["10.96.0.1", "fd00:96::1"];
-/// The client has it, but the way there is over the server's link.
-const BORROWED: &str = "10.3.0.2";
+/// The client has them, but the way there is over the server's link.
+/// (IPv6: not what the client would choose as a source by itself.)
+const BORROWED: [&str; 2] = ["10.3.0.2", "fd01:3::2"];
 /// Packets to it are not tracked.
 const UNTRACKED: u16 = 9999;
 
@@ -97,12 +98,20 @@ fn lab() -> Lab {
         }
         near
     };
-    cable("fn-client", &client, &mut on_client, 1, &["10.3.0.2/32"]);
+    cable(
+        "fn-client",
+        &client,
+        &mut on_client,
+        1,
+        &["10.3.0.2/32", "fd01:3::2/128"],
+    );
     let near = cable("fn-server", &server, &mut on_server, 2, &[]);
-    let net: ipnet::IpNet = "10.3.0.0/24".parse().unwrap();
-    on_router
-        .add_route(&Route::new(net, near).via(ip(SERVER[0])))
-        .unwrap();
+    for (net, via) in [("10.3.0.0/24", SERVER[0]), ("fd01:3::/64", SERVER[1])] {
+        let net: ipnet::IpNet = net.parse().unwrap();
+        on_router
+            .add_route(&Route::new(net, near).via(ip(via)))
+            .unwrap();
+    }
     Lab {
         client,
         router,
@@ -193,6 +202,14 @@ fn table() -> Table {
         data: vec![],
         timeout: Duration::from_secs(60),
     })]));
+    rules.push(Rule::new([
+        Statement::Limit(Limit { rate: 3, burst: 5 }),
+        Statement::Log(Log {
+            prefix: "judged".into(),
+            group: 11,
+            snaplen: 128,
+        }),
+    ]));
     rules.push(Rule::new([Statement::SetCtMark {
         keep: 0xff,
         bits: 0x1200,
@@ -402,6 +419,11 @@ fn the_evaluator_says_what_the_kernel_does() {
     }
     streams(&mut judge);
     odd_ones(&mut judge);
+    let after = judge.nftables.read(Family::Inet, "judged").unwrap();
+    assert!(
+        diff(after.as_ref(), &judge.rules, |_| true).is_empty(),
+        "what packets did to limits is no difference"
+    );
 }
 
 /// A server's socket, so that nothing is answered by an error.
@@ -419,6 +441,14 @@ fn datagrams(judge: &mut Judge<'_>, family: usize) {
     let quiet = listen(judge.lab, family, 7000);
     judge.check("UDP", &[first(family, UDP, 4001, 7000)], |lab| {
         arrives(lab, CLIENT[family], 4001, &quiet);
+    });
+    let borrowed = Packet {
+        src: ip(BORROWED[family]),
+        way_back: false,
+        ..first(family, UDP, 4020, 7000)
+    };
+    judge.check("from a borrowed address", &[borrowed], |lab| {
+        arrives(lab, BORROWED[family], 4020, &quiet);
     });
     drop(quiet);
 
@@ -485,16 +515,7 @@ fn streams(judge: &mut Judge<'_>) {
 }
 
 fn odd_ones(judge: &mut Judge<'_>) {
-    let [quiet, untracked] = [7000, UNTRACKED].map(|port| listen(judge.lab, 0, port));
-    let borrowed = Packet {
-        src: ip(BORROWED),
-        way_back: false,
-        ..first(0, UDP, 4020, 7000)
-    };
-    judge.check("from a borrowed address", &[borrowed], |lab| {
-        arrives(lab, BORROWED, 4020, &quiet);
-    });
-
+    let untracked = listen(judge.lab, 0, UNTRACKED);
     let middle = Packet {
         tcp_flags: ACK,
         ..first(0, TCP, 4100, 8081)
