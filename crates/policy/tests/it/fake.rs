@@ -4,65 +4,31 @@
 use std::collections::BTreeMap;
 
 use linux::fake::Fake;
-use model::{Change, Changed, Cluster};
+use model::{Changed, Cluster};
 use nft::eval::{Connection, Fate, Packet, Tuple};
 use nft::{Compiled, CtState};
 use policy::render::nftables::TABLE;
 use policy::{End, Locals, Policies, Question};
 
-/// A node with a kernel in memory.
-pub struct FakeNode {
-    pub kernel: Fake,
-    pub policies: Policies,
-    pub cluster: Cluster,
-    pub changed: Changed,
-}
+/// The rules of a cluster's nodes, by node; of those that have some.
+pub type Fakes = BTreeMap<String, Compiled>;
 
-impl FakeNode {
-    pub fn new(name: &str) -> Self {
-        Self {
-            kernel: Fake::default(),
-            policies: Policies::new(name),
-            cluster: Cluster::default(),
-            changed: Changed::default(),
-        }
-    }
-
-    /// One that was made for a cluster as it is.
-    pub fn of(name: &str, cluster: &Cluster, locals: &Locals) -> Self {
-        let mut node = Self::new(name);
-        node.cluster = cluster.clone();
-        node.turn(locals);
-        node
-    }
-
-    /// Its rules.
-    pub fn table(&self) -> Option<&Compiled> {
-        self.kernel.nft.get(TABLE)
-    }
-
-    pub fn note(&mut self, change: Change) {
-        self.cluster.note(change, &mut self.changed);
-    }
-
-    pub fn turn(&mut self, locals: &Locals) {
-        let changed = std::mem::take(&mut self.changed);
-        let (kernel, cluster) = (&mut self.kernel, &self.cluster);
-        let report = self.policies.reconcile(kernel, cluster, &changed, locals);
-        assert_eq!(report.errors, []);
-    }
-}
-
-/// A cluster's nodes by name, or those of them that have rules.
-pub type Fakes = BTreeMap<String, FakeNode>;
-
-/// Nodes made for a cluster as it is, with the pods the cluster says they have.
+/// What new agents make of a cluster as it is, with the pods the cluster says their nodes have.
 pub fn of(cluster: &Cluster) -> Fakes {
-    let node = |name: &String| {
-        let node = FakeNode::of(name, cluster, &locals(cluster, name));
-        (name.clone(), node)
+    let rules = |name: &String| {
+        let rules = rules(name, cluster, &locals(cluster, name))?;
+        Some((name.clone(), rules))
     };
-    cluster.nodes.keys().map(node).collect()
+    cluster.nodes.keys().filter_map(rules).collect()
+}
+
+/// What a new agent makes of a cluster as it is.
+pub fn rules(node: &str, cluster: &Cluster, locals: &Locals) -> Option<Compiled> {
+    let mut kernel = Fake::default();
+    let changed = Changed::default();
+    let report = Policies::new(node).reconcile(&mut kernel, cluster, &changed, locals);
+    assert_eq!(report.errors, []);
+    kernel.nft.remove(TABLE)
 }
 
 /// The pods that the cluster says a node has.
@@ -178,7 +144,7 @@ fn reply(first: &Packet, pass: &Pass<'_>) -> Packet {
 /// Whether the rules let a connection through; packets of either direction must be judged alike.
 pub fn allows(nodes: &Fakes, question: &Question) -> bool {
     passes(question).iter().all(|pass| {
-        let Some(table) = nodes.get(pass.node).and_then(FakeNode::table) else {
+        let Some(table) = nodes.get(pass.node) else {
             return true;
         };
         let first = packet(question, pass);

@@ -47,7 +47,7 @@ pub struct LabPod {
     /// Its link on the node.
     pub link: String,
     pub ips: [IpAddr; 2],
-    _serving: Serving,
+    serving: Option<Serving>,
 }
 
 /// A host outside the cluster.
@@ -202,9 +202,14 @@ impl Lab {
         assert_eq!(report.unwrap().errors, []);
     }
 
-    /// Gives a pod its network on its node, which knows of it at its next turn, and serves these
-    /// ports in it; the cluster hears nothing of it here.
+    /// A pod with its servers; the cluster hears nothing of it here.
     pub fn start(&mut self, pod: &Pod, ports: &[u16]) {
+        self.attach(pod);
+        self.serve(&(pod.namespace.clone(), pod.name.clone()), ports);
+    }
+
+    /// Gives a pod its network on its node, which knows of it at its next turn.
+    pub fn attach(&mut self, pod: &Pod) {
         let at = usize::from(pod.node != self.nodes[0].node.name);
         let mut station = Station::new();
         pings(&station);
@@ -214,28 +219,36 @@ impl Lab {
         let gateways = gateways(at);
         let node = &mut self.nodes[at];
         node.station.attach(&link, &mut station, ips, gateways);
+        let key = (pod.namespace.clone(), pod.name.clone());
         let local = Local {
-            pod: (pod.namespace.clone(), pod.name.clone()),
+            pod: key.clone(),
             uid: pod.uid.clone(),
             ips: pod.ips.clone(),
         };
         node.locals.insert((pod.uid.clone(), "eth0".into()), local);
-        let serving = self.server.serve(&station.netns, &ips, ports);
-        let key = (pod.namespace.clone(), pod.name.clone());
         let there = LabPod {
             station,
             node: at,
             link,
             ips,
-            _serving: serving,
+            serving: None,
         };
         let before = self.pods.insert(key, there);
         assert!(before.is_none(), "{}/{} runs", pod.namespace, pod.name);
     }
 
+    /// Starts a pod's servers.
+    pub fn serve(&mut self, key: &Key, ports: &[u16]) {
+        let server = &self.server;
+        if let Some(pod) = self.pods.get_mut(key) {
+            pod.serving = Some(server.serve(&pod.station.netns, &pod.ips, ports));
+        }
+    }
+
     /// Takes a pod's network away; the cluster hears nothing of it here.
     pub fn stop(&mut self, key: &Key) {
-        let pod = self.pods.remove(key).unwrap();
+        let mut pod = self.pods.remove(key).unwrap();
+        drop(pod.serving.take());
         let node = &mut self.nodes[pod.node];
         node.station.netlink.delete_link(&pod.link).unwrap();
         node.locals.retain(|_, local| local.pod != *key);

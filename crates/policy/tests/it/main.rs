@@ -4,6 +4,7 @@
 
 mod cases;
 mod fake;
+mod flows;
 mod lab;
 mod left;
 mod manifests;
@@ -11,6 +12,10 @@ mod objects;
 mod oracle;
 mod plan;
 mod probe;
+mod race;
+mod random;
 mod server;
 mod sight;
 mod table;
+mod traffic;
+mod views;

@@ -66,7 +66,7 @@ fn against_fresh(lab: &mut Lab, nodes: &fake::Fakes) -> Vec<String> {
     let mut wrong = Vec::new();
     for node in &mut lab.nodes {
         let here = node.host.nft_table(Family::Inet, TABLE).unwrap();
-        let fresh = nodes[&node.node.name].table();
+        let fresh = nodes.get(&node.node.name);
         let (here, fresh) = (left::lines(here.as_ref()), left::lines(fresh));
         if here != fresh {
             let name = &node.node.name;
