@@ -186,7 +186,8 @@ fn traffic(lab: &Lab, from: Place, worlds: &[World], clock: &Clock, seed: u64) -
                 streams.push(stream);
             }
         } else {
-            let outcome = probe::one(
+            let begun = Instant::now();
+            let (outcome, kept) = probe::kept(
                 from.netns(lab),
                 Probe {
                     patience: PATIENCE * 3,
@@ -223,9 +224,11 @@ fn traffic(lab: &Lab, from: Place, worlds: &[World], clock: &Clock, seed: u64) -
                 && !matches!(outcome, Outcome::Answer(_));
             if !between && !states.iter().any(may) {
                 tally.wrong.push(format!(
-                    "{} port {port} from {}, changes {before} to {after}: {outcome}; {states:?}",
+                    "{} port {port} from {}, changes {before} to {after}, after {:?}: {outcome}; {states:?}\n{}",
                     ip,
-                    from.words()
+                    from.words(),
+                    begun.elapsed(),
+                    traces(lab, from, kept.port()),
                 ));
             }
         }
@@ -245,6 +248,38 @@ fn traffic(lab: &Lab, from: Place, worlds: &[World], clock: &Clock, seed: u64) -
         .failed
         .fetch_or(!tally.wrong.is_empty(), Ordering::SeqCst);
     tally
+}
+
+/// What the kernels on the way know of connections from this port: connection tracking's entries
+/// and sockets, as `/proc` has them.
+fn traces(lab: &Lab, from: Place, port: u16) -> String {
+    let nodes = lab
+        .nodes
+        .iter()
+        .map(|node| (node.node.name.as_str(), &node.station.netns));
+    let pods = lab
+        .pods
+        .iter()
+        .map(|pod| (pod.name.as_str(), &pod.station.netns));
+    let places = nodes.chain(pods).chain([
+        ("client", &lab.client.netns),
+        ("the sender", from.netns(lab)),
+    ]);
+    let (decimal, hex) = (format!("port={port} "), format!(":{port:04X} "));
+    let mut found = format!("port {port}:");
+    for (name, netns) in places {
+        for file in ["nf_conntrack", "tcp", "tcp6"] {
+            let path = format!("/proc/thread-self/net/{file}");
+            let text = run_in(netns, || std::fs::read_to_string(path))
+                .unwrap()
+                .unwrap_or_default();
+            let of_port = |line: &&str| line.contains(&decimal) || line.contains(&hex);
+            for line in text.lines().filter(of_port) {
+                found.push_str(&format!("\n  {name} {file}: {}", line.trim()));
+            }
+        }
+    }
+    found
 }
 
 /// Whether that may come of a connection in this state.

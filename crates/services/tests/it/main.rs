@@ -4,6 +4,7 @@
 
 mod answers;
 mod bad;
+mod between;
 mod build;
 mod cases;
 mod changes;

@@ -90,6 +90,33 @@ pub fn one(netns: &NetNs, probe: Probe) -> Outcome {
     all(netns, &[probe]).remove(0)
 }
 
+/// Tries one connection from a namespace and keeps it open: the outcome, and the end that stays
+/// what it is until dropped, for whoever wants to look why.
+pub fn kept(netns: &NetNs, probe: Probe) -> (Outcome, Kept) {
+    run_in(netns, || {
+        let mut tries = [Try::start(probe)];
+        finish(&mut tries);
+        let [one] = tries;
+        let socket = one.socket;
+        (one.outcome.unwrap_or(Outcome::Silence), Kept(socket))
+    })
+    .unwrap()
+}
+
+/// A connection that was tried.
+pub struct Kept(Socket);
+
+impl Kept {
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        let local = match &self.0 {
+            Socket::Tcp(stream) => stream.local_addr(),
+            Socket::Udp(socket) => socket.local_addr(),
+        };
+        local.map_or(0, |local| local.port())
+    }
+}
+
 /// Tries all from a namespace; the outcomes are in the probes' order.
 pub fn all(netns: &NetNs, probes: &[Probe]) -> Vec<Outcome> {
     run_in(netns, || {
@@ -172,15 +199,16 @@ impl Try {
     }
 }
 
-/// Reads until each has an outcome or its time is over.
+/// Reads until each has an outcome or its time is over. What has come by then counts, also where
+/// a busy machine let nobody look in time.
 fn finish(tries: &mut [Try]) {
     loop {
-        let now = Instant::now();
-        let waiting = |one: &&mut Try| one.outcome.is_none() && one.end > now;
+        let waiting = |one: &&mut Try| one.outcome.is_none();
         let mut open: Vec<&mut Try> = tries.iter_mut().filter(waiting).collect();
         let Some(end) = open.iter().map(|one| one.end).max() else {
             return;
         };
+        let now = Instant::now();
         let mut fds: Vec<PollFd<'_>> = open
             .iter()
             .map(|one| {
@@ -191,13 +219,17 @@ fn finish(tries: &mut [Try]) {
                 PollFd::new(fd, PollFlags::POLLIN)
             })
             .collect();
-        let timeout = PollTimeout::try_from(end - now).unwrap_or(PollTimeout::MAX);
+        let left = end.saturating_duration_since(now);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let _ = poll(&mut fds, timeout);
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
         drop(fds);
         for (one, ready) in open.iter_mut().zip(ready) {
             if ready {
                 one.read();
+            }
+            if one.end <= now {
+                one.outcome.get_or_insert(Outcome::Silence);
             }
         }
     }
@@ -220,6 +252,11 @@ fn tcp(probe: &Probe) -> (TcpStream, Option<Outcome>) {
         Err(errno) => Some(failed(&errno.into())),
     };
     (TcpStream::from(fd), outcome)
+}
+
+/// Asks for a TCP connection from the calling thread's namespace, and waits for nothing.
+pub fn knock(to: SocketAddr) {
+    tcp(&Probe::tcp(to.ip(), to.port()));
 }
 
 fn source(probe: &Probe) -> SocketAddr {

@@ -18,8 +18,8 @@ const MOST_ELEMENTS: usize = 4096;
 
 type Element = (ElementKey, Option<Datum>);
 
-/// A change, as it goes to the kernel: at once where it is small, and else step by step, with all
-/// packets served at each.
+/// A change, as it goes to the kernel: what comes by itself, then all the rest at once where it is
+/// small, and else step by step, with all packets served at each.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     /// Sets and chains that come.
@@ -178,13 +178,24 @@ impl Change {
         let lists = self.new.values().chain(self.other.values());
         let count =
             lists.map(Vec::len).sum::<usize>() + self.gone.values().map(Vec::len).sum::<usize>();
-        let steps = if self.at_once || count <= MOST_ELEMENTS {
+        let steps = if self.at_once {
             vec![self.at_once()]
+        } else if count <= MOST_ELEMENTS {
+            self.grown_before()
         } else {
             self.step_by_step()
         };
         let steps = steps.into_iter().filter(|ops| !ops.is_empty());
         steps.map(transaction).collect()
+    }
+
+    /// Chains first, by themselves. A packet on its way through the rules while a transaction takes
+    /// effect goes on by the old rules, but looks elements up among the new ones: led to a chain
+    /// that came with the element it would find that empty, get past all rules, and its connection
+    /// stay so for as long as connection tracking knows it.
+    fn grown_before(mut self) -> Vec<Vec<Op>> {
+        let grow = std::mem::take(&mut self.grow);
+        vec![grow, self.at_once()]
     }
 
     fn at_once(self) -> Vec<Op> {
