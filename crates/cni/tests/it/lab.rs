@@ -15,7 +15,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::agent;
+use super::agent::{self, World};
 
 /// False, with a line that says so, where the test cannot be run.
 pub use testing::root as can_run;
@@ -30,6 +30,8 @@ pub struct Node {
     pub pod_cidrs: Vec<String>,
     /// Of an API server the agent learns from, where there is one.
     pub kubeconfig: Option<PathBuf>,
+    /// Pods and policies.
+    pub world: World,
     agent: Option<Child>,
 }
 
@@ -63,11 +65,25 @@ impl Node {
             config,
             pod_cidrs: ranges.iter().map(ToString::to_string).collect(),
             kubeconfig: None,
+            world: World::default(),
             agent: None,
         }
     }
 
     pub fn start_agent(&mut self) {
+        self.spawn_agent();
+        let want = !self.pod_cidrs.is_empty() && self.kubeconfig.is_none();
+        let unaware = self.dir.path().join(agent::UNAWARE).exists();
+        until("the agent answers", || {
+            self.ask_status().is_some_and(|status| {
+                let known = status["settings"].is_object() && status["synced"] == true;
+                let aware = status["policiesSynced"] == !unaware;
+                !want || known && aware
+            })
+        });
+    }
+
+    pub fn spawn_agent(&mut self) {
         let node = json!({
             "name": "node1", "addresses": ["10.0.1.10"], "pod_cidrs": self.pod_cidrs,
             "vtep_mac": null, "vtep_mac_v6": null, "labels": {},
@@ -78,6 +94,7 @@ impl Node {
             .env(agent::DIR, self.dir.path())
             .env(agent::CONFIG, serde_json::to_string(&self.config).unwrap())
             .env(agent::NODE, node.to_string())
+            .env(agent::WORLD, serde_json::to_string(&self.world).unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if let Some(file) = &self.kubeconfig {
@@ -93,23 +110,6 @@ impl Node {
             .unwrap()
             .unwrap();
         self.agent = Some(child);
-        let want = !self.pod_cidrs.is_empty() && self.kubeconfig.is_none();
-        until("the agent answers", || {
-            let asked = pods::wire::ask(
-                &self.socket(),
-                &pods::wire::Request::Status,
-                Duration::from_secs(5),
-            );
-            match asked {
-                Ok(pods::wire::Answer::Ok(status)) => {
-                    let ready = ["synced", "policiesSynced"]
-                        .iter()
-                        .all(|it| status[it] == true);
-                    !want || status["settings"].is_object() && ready
-                }
-                _ => false,
-            }
-        });
     }
 
     /// `kill -9`.
@@ -175,6 +175,20 @@ impl Node {
         )
     }
 
+    /// From now on the agent hears of pods and policies, or one that starts does not.
+    pub fn set_aware(&self, aware: bool) {
+        let file = self.dir.path().join(agent::UNAWARE);
+        if aware {
+            std::fs::remove_file(file).unwrap();
+            until("policies are known", || {
+                self.ask_status()
+                    .is_some_and(|status| status["policiesSynced"] == true)
+            });
+        } else {
+            std::fs::write(file, "").unwrap();
+        }
+    }
+
     /// ADD that must succeed.
     pub fn add(&self, pod: &Pod) -> Value {
         let answer = self.call("ADD", &pod.id, &pod.path(), &self.conf("1.1.0"));
@@ -201,6 +215,14 @@ impl Node {
     pub fn del(&self, pod: &Pod) {
         let answer = self.call("DEL", &pod.id, &pod.path(), &self.conf("1.1.0"));
         assert!(answer.ok, "{answer:?}\n{}", self.log());
+    }
+
+    pub fn ask_status(&self) -> Option<Value> {
+        let (socket, request) = (self.socket(), pods::wire::Request::Status);
+        match pods::wire::ask(&socket, &request, Duration::from_secs(5)) {
+            Ok(pods::wire::Answer::Ok(status)) => Some(status),
+            _ => None,
+        }
     }
 
     pub fn status(&self) -> Value {

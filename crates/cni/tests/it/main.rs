@@ -14,5 +14,6 @@ mod extras;
 mod kubernetes;
 mod lab;
 mod operations;
+mod policies;
 mod routed;
 mod size;
