@@ -5,6 +5,7 @@
 mod cases;
 mod fake;
 mod flows;
+mod kill;
 mod lab;
 mod left;
 mod manifests;
