@@ -134,16 +134,7 @@ fn changes(old: &World, new: &World) -> Vec<Change> {
 
 /// The cluster that all begins with, and the first node's pods.
 fn beginning() -> (Cluster, Locals) {
-    let mut cluster = Cluster::default();
-    for number in [1, 2] {
-        cluster.take(Change::Node(lab::node(number)));
-    }
-    for name in lab::NAMESPACES {
-        cluster.take(Change::Namespace(Arc::new(lab::namespace(name))));
-    }
-    for (at, key) in lab::keys().enumerate() {
-        cluster.take(Change::Pod(Arc::new(lab::pod(at, &key))));
-    }
+    let cluster = lab::beginning();
     let locals = fake::locals(&cluster, "node1");
     (cluster, locals)
 }

@@ -420,3 +420,18 @@ fn config() -> Config {
         ..Config::default()
     }
 }
+
+/// The nodes, namespaces and pods that are there at first.
+pub fn beginning() -> Cluster {
+    let mut cluster = Cluster::default();
+    for number in [1, 2] {
+        cluster.take(Change::Node(node(number)));
+    }
+    for name in NAMESPACES {
+        cluster.take(Change::Namespace(Arc::new(namespace(name))));
+    }
+    for (at, key) in keys().enumerate() {
+        cluster.take(Change::Pod(Arc::new(pod(at, &key))));
+    }
+    cluster
+}

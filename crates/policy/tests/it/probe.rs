@@ -356,6 +356,22 @@ impl Table {
     }
 }
 
+/// Tries a TCP connection to an address, which need not be its server's own.
+pub fn reaches(lab: &Lab, from: &Place, to: SocketAddr, expected: bool) -> Outcome {
+    let fd = linux::run_in(from.netns(lab), || tcp(to.is_ipv6())).unwrap();
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => {}
+        Err(errno) => return failed(errno),
+    }
+    let time = if expected { LONG } else { SILENCE * 4 };
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    match poll(&mut fds, timeout) {
+        Ok(1) => connected(fd.as_fd()),
+        _ => Outcome::Silence,
+    }
+}
+
 /// A TCP socket of this thread's namespace that ends without a trace.
 pub fn tcp(v6: bool) -> OwnedFd {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
