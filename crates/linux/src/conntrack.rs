@@ -299,7 +299,7 @@ fn write(body: &mut Writer, flow: &Flow) {
 }
 
 /// The flow of an answer; [`None`] for what has no addresses.
-fn read(body: Reader<'_>) -> Option<Flow> {
+pub(crate) fn read(body: Reader<'_>) -> Option<Flow> {
     let (orig, proto) = read_tuple(body.nest(attr::TUPLE_ORIG))?;
     let (reply, _) = read_tuple(body.nest(attr::TUPLE_REPLY))?;
     Some(Flow {

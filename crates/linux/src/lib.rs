@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod neigh;
 mod netlink;
 pub mod netns;
+pub mod nflog;
 pub mod nftables;
 pub mod route;
 pub mod sysctl;

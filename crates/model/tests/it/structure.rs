@@ -10,7 +10,9 @@ const FLOORS: &[(u8, &[&str])] = &[
     (2, &["linux", "objects", "api"]),
     (
         3,
-        &["pods", "fabric", "services", "policy", "certs", "testing"],
+        &[
+            "pods", "fabric", "services", "policy", "certs", "flows", "testing",
+        ],
     ),
     (4, &["agent", "controller", "trace"]),
     (5, &["apiserver", "lab"]),
