@@ -10,6 +10,7 @@
 mod announce;
 mod conflist;
 mod conntrack;
+mod drops;
 mod health_ports;
 mod http;
 mod locals;
@@ -90,7 +91,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
         found = ?reconciled.found,
         "attachments taken over"
     );
+    let drops = Arc::new(drops::Drops::new(&options.node));
     let server = socket::Server {
+        drops: drops.clone(),
         worker: worker.clone(),
         published: published.clone(),
         node: options.node.clone(),
@@ -136,6 +139,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         announcer,
     };
     let node = node::Node::open(options.node, parts).map_err(Error)?;
+    doors.spawn(drops::run(drops, published.clone(), metrics.drops.clone()));
     let health = http::Health {
         published,
         metrics,

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::Published;
+use crate::drops::Drops;
 use crate::worker::Worker;
 
 /// A caller that does not finish its question in this time is cut off.
@@ -49,6 +50,7 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, String> {
 /// What answers need.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
+    pub drops: Arc<Drops>,
     pub worker: Worker,
     pub published: Published,
     pub node: String,
@@ -97,6 +99,9 @@ impl Server {
             ))
         } else {
             match serde_json::from_slice(&bytes) {
+                Ok(Request::Drops { place, past }) => {
+                    return self.drops.serve(&mut stream, place, past).await;
+                }
                 Ok(request) => self.answer(request).await,
                 Err(error) => {
                     Answer::Error(CniError::new(code::DECODE, format!("request: {error}")))
@@ -119,6 +124,8 @@ impl Server {
             Request::Status => self.status().await,
             Request::Routes => self.routes().await,
             Request::Cluster => self.cluster(),
+            // Answered with more than one line, before this.
+            Request::Drops { .. } => Ok(Value::Null),
         };
         match result {
             Ok(value) => Answer::Ok(value),

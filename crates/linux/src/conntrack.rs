@@ -72,6 +72,18 @@ pub struct Tuple {
     pub dport: u16,
 }
 
+impl Tuple {
+    /// That of an answer.
+    pub fn answer(self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+        }
+    }
+}
+
 /// A flow that the kernel knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
@@ -216,6 +228,39 @@ impl Conntrack {
             }
         })
         .map(|_| ())
+    }
+
+    /// The flow that a packet of a protocol with ports belongs to, by its addresses and ports as
+    /// they are before or after translation, of a packet in either direction. [`None`] also for
+    /// the first packet of a flow as long as it is on its way: what is dropped was never known.
+    pub fn find(&mut self, proto: u8, packet: &Tuple) -> Result<Option<Flow>> {
+        let found = self.find_exact(proto, *packet)?;
+        match found {
+            Some(flow) => Ok(Some(flow)),
+            // A translated packet is on no side of its flow, but its answer is.
+            None => self.find_exact(proto, packet.answer()),
+        }
+    }
+
+    fn find_exact(&mut self, proto: u8, tuple: Tuple) -> Result<Option<Flow>> {
+        let wanted = Flow::new(proto, tuple, tuple);
+        let about = About {
+            object: &|| wanted.to_string(),
+            operation: "find",
+        };
+        let family = Some(IpFamily::of(tuple.src));
+        self.ask(GET, ACK, family, &about, |body| write(body, &wanted))?;
+        let mut found = None;
+        let (socket, buffer) = (&self.socket, &mut self.buffer);
+        let answered = answers(socket, buffer, self.sequence, &about, |raw| {
+            let flow = raw.payload().get(4..).map(Reader).and_then(read);
+            found = flow.filter(|_| raw.kind == NEW).or(found);
+        });
+        match answered {
+            Ok(_) => Ok(found),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Has the kernel forget a flow of a protocol with ports; false where it had already. Another flow that took its place

@@ -1,5 +1,7 @@
 //! nftables: sends a transaction, reads one table back.
 
+mod counters;
+
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 

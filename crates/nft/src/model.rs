@@ -18,7 +18,8 @@ pub enum Family {
 }
 
 impl Family {
-    pub(crate) fn number(self) -> u8 {
+    /// `NFPROTO_*`.
+    pub fn number(self) -> u8 {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,

@@ -35,6 +35,14 @@ pub enum Request {
     Routes,
     /// What a trace needs: the cluster as the agent knows it.
     Cluster,
+    /// Connections that policies denied. Behind the answer, a line of JSON, comes a line for each
+    /// event for as long as the connection lasts; empty lines say nothing.
+    Drops {
+        /// Where the reader stood: the agent's run, and the number of the next event.
+        place: Option<(u64, u64)>,
+        /// Whether one that has no place wants what is kept of the past, or only what is new.
+        past: bool,
+    },
 }
 
 /// The agent's answer.

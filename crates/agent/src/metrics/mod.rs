@@ -10,10 +10,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub(crate) mod drops;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 mod text;
 
+use drops::DropMetrics;
 use policy::PolicyMetrics;
 use proxy::ProxyMetrics;
 
@@ -36,6 +38,8 @@ pub(crate) struct Metrics {
     errors: Family<Failure, Counter>,
     /// Those of Services.
     pub proxy: Arc<ProxyMetrics>,
+    /// Those of denied connections.
+    pub drops: Arc<DropMetrics>,
     /// Those of policies.
     pub policy: Arc<PolicyMetrics>,
 }
@@ -60,9 +64,11 @@ impl Default for Metrics {
             errors.clone(),
         );
         let proxy = Arc::new(ProxyMetrics::register(&mut registry));
+        let drops = Arc::new(DropMetrics::register(&mut registry));
         let policy = Arc::new(PolicyMetrics::register(&mut registry));
         Metrics {
             proxy,
+            drops,
             policy,
             registry: Mutex::new(registry),
             seconds,

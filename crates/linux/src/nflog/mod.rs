@@ -1,8 +1,8 @@
 //! Packets that rules tell of (`NFLOG`): a listener on one group of a network namespace.
 //!
-//! The kernel copies the beginning of each packet and says to which connection it belongs, so
-//! that a packet, its answer and an ICMP error about it are all known by the connection's tuple.
-//! It numbers what it tells: what there was no room for is counted exactly.
+//! The kernel copies the beginning of each packet and, where it was built so, says to which
+//! connection it belongs; elsewhere [`crate::Conntrack::find`] knows it, unless the packet is the
+//! connection's first. It numbers what it tells: what there was no room for is counted exactly.
 
 mod packet;
 
@@ -74,7 +74,7 @@ pub struct Logged {
     pub time: Option<Duration>,
     /// Its headers, where they are those of IP.
     pub packet: Option<Packet>,
-    /// The connection it belongs to.
+    /// The connection it belongs to, from kernels that tell it.
     pub connection: Option<Flow>,
 }
 
@@ -119,7 +119,7 @@ impl Listener {
         let _ = setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
             .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER));
         match listener.bind(group, config::NUMBERED | config::CONNECTION) {
-            // This kernel cannot tell connections: the packets' own headers must do.
+            // A kernel built without NETFILTER_NETLINK_GLUE_CT.
             Err(error) if error.is(libc::EOPNOTSUPP) => listener.bind(group, config::NUMBERED)?,
             bound => bound?,
         }

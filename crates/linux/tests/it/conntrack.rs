@@ -188,3 +188,34 @@ fn a_dump_under_change_is_complete() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+/// A packet's flow is found by the packet as it is on its way: before and after translation, and
+/// by its answer.
+#[test]
+fn a_packet_finds_its_flow() {
+    if !root("a_packet_finds_its_flow") {
+        return;
+    }
+    let (netns, mut netlink) = namespace();
+    lonely_host(&mut netlink);
+    translate(&mut Nftables::open_in(&netns).unwrap());
+    let mut conntrack = Conntrack::open_in(&netns).unwrap();
+    for [client, service, pod] in PLACES {
+        let [client_ip, service, pod]: [IpAddr; 3] =
+            [client, service, pod].map(|ip| ip.parse().unwrap());
+        send(&netns, client, 4001, SocketAddr::new(service, 53));
+        let tuple = |dst, dport| Tuple {
+            src: client_ip,
+            dst,
+            sport: 4001,
+            dport,
+        };
+        let (asked, translated) = (tuple(service, 53), tuple(pod, 5353));
+        let mut find = |packet| conntrack.find(UDP, &packet).unwrap();
+        let flow = find(asked).unwrap();
+        assert_eq!((flow.orig, flow.reply), (asked, translated.answer()));
+        assert_eq!(find(translated), Some(flow));
+        assert_eq!(find(translated.answer()), Some(flow));
+        assert_eq!(find(tuple(pod, 5354)), None);
+    }
+}

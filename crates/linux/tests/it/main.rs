@@ -12,6 +12,7 @@ mod links;
 mod many;
 mod monitor;
 mod netns;
+mod nflog;
 mod nftables;
 mod routes;
 mod services;
