@@ -4,9 +4,7 @@
 use linux::Nftables;
 use model::Direction;
 use nft::Family;
-
-/// The table that policies are in.
-const TABLE: &str = "flatnet-policy";
+use policy::render::nftables::{TABLE, denied};
 
 /// Packets of each direction, as [`Direction::ALL`] has them; nothing where no rule counts.
 pub(crate) type Counted = [Option<u64>; 2];
@@ -15,8 +13,7 @@ pub(crate) type Counted = [Option<u64>; 2];
 pub(crate) fn read(nftables: &mut Nftables) -> linux::Result<Counted> {
     let mut counted = [None; 2];
     for (counted, direction) in counted.iter_mut().zip(Direction::ALL) {
-        let chain = format!("denied-{}", direction.word());
-        *counted = nftables.counted(Family::Inet, TABLE, &chain)?;
+        *counted = nftables.counted(Family::Inet, TABLE, &denied(direction))?;
     }
     Ok(counted)
 }

@@ -21,6 +21,7 @@ use linux::conntrack::Tuple;
 use linux::nflog::{Heard, Layer4, Listener, Logged};
 use linux::{Conntrack, Flow, Nftables};
 use model::Direction;
+use policy::render::nftables::LOG_GROUP;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -29,10 +30,6 @@ use crate::Published;
 use crate::metrics::drops::DropMetrics;
 use count::Counts;
 
-/// The group that the rules of policies tell.
-const GROUP: u16 = 11;
-/// What they put before a packet; the direction is next.
-const PREFIX: &str = "flatnet-policy ";
 /// Events that are kept.
 const ROOM: usize = 4096;
 /// Connections that are known as told, and for how long.
@@ -136,7 +133,7 @@ impl<'a> Ear<'a> {
         let mut nftables = Nftables::open()?;
         let mut counts = Counts::default();
         metrics.denied(&counts.begin(&count::read(&mut nftables)?));
-        let listener = Listener::open(GROUP)?;
+        let listener = Listener::open(LOG_GROUP)?;
         // SAFETY: the listener owns its descriptor, keeps it as long as it lives, and is neither
         // replaced nor taken out of the AsyncFd.
         let listener = unsafe { AsyncFd::register(listener) }
@@ -173,12 +170,8 @@ impl<'a> Ear<'a> {
         self.counts.lost(heard.lost);
         self.tick.get_or_insert_with(|| Instant::now() + TICK);
         for mut logged in heard.packets {
-            let direction = logged.prefix.strip_prefix(PREFIX);
-            let direction = Direction::ALL
-                .into_iter()
-                .find(|one| direction == Some(one.word()));
-            // Another program's rule.
-            let Some(direction) = direction else {
+            let Some(direction) = name::direction(&logged.prefix) else {
+                // Another program's rule.
                 continue;
             };
             self.counts.told(direction);

@@ -6,10 +6,17 @@ use flows::{By, Connection};
 use jiff::Timestamp;
 use model::{Cluster, Direction, Key, Protocol};
 use policy::explain::words;
+use policy::render::nftables::TABLE;
 use policy::{End, Question, Reason, explain};
 
 /// A pod may be isolated by very many policies; so many are named in an event.
 const MOST_POLICIES: usize = 16;
+
+/// Of which direction a rule of ours tells, by what it puts before the packet.
+pub(super) fn direction(prefix: &str) -> Option<Direction> {
+    let word = prefix.strip_prefix(TABLE)?.strip_prefix(' ')?;
+    Direction::ALL.into_iter().find(|one| one.word() == word)
+}
 
 /// Both ends by name, and what policies say of a connection now.
 pub(super) fn judged(cluster: &Cluster, connection: &Connection) -> (flows::End, flows::End, By) {

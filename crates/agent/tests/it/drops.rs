@@ -195,7 +195,7 @@ fn denied_connections_are_told_by_name() {
             burst: 100,
         },
     );
-    let agent = node.start(&Config::default());
+    let agent = node.start_unaware(&Config::default());
     for change in [pod("web-0", CLIENT), pod("db-0", SERVER), closed()] {
         agent.change(change);
     }
@@ -235,7 +235,7 @@ fn denied_connections_are_told_by_name() {
     std::mem::drop(agent);
 
     // Another agent tells its own.
-    let agent = node.start(&Config::default());
+    let agent = node.start_unaware(&Config::default());
     agent.say(Update::Synced);
     listens(&node);
     send(&node, 1000..1001);
@@ -261,7 +261,7 @@ fn a_flood_is_counted_and_not_told() {
             burst: 100,
         },
     );
-    let agent = node.start(&Config::default());
+    let agent = node.start_unaware(&Config::default());
     agent.change(pod("db-0", SERVER));
     listens(&node);
     let mut reader = Reader::open(&node, None, false);
@@ -299,7 +299,7 @@ fn a_slow_reader_misses_and_is_told_so() {
         burst: 1_000_000,
     };
     deny(&node, all);
-    let agent = node.start(&Config::default());
+    let agent = node.start_unaware(&Config::default());
     agent.change(pod("db-0", SERVER));
     listens(&node);
     let mut slow = Reader::open(&node, None, false);

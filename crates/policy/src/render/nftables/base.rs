@@ -43,8 +43,8 @@ pub(super) fn subjects(v6: bool) -> String {
     format!("subjects{}", digit(v6))
 }
 
-/// Where denied connections end.
-pub(super) fn denied(direction: model::Direction) -> String {
+/// The chain in which denied connections end.
+pub fn denied(direction: model::Direction) -> String {
     format!("denied-{}", word(direction))
 }
 
@@ -268,5 +268,9 @@ fn deny(direction: model::Direction) -> [Rule; 2] {
         group: LOG_GROUP,
         snaplen: SNAPLEN,
     });
-    [Rule::new([limit, log]), Rule::new([to(Verdict::Drop)])]
+    // All are counted: how many are not told is known.
+    [
+        Rule::new([limit, log]),
+        Rule::new([Statement::Counter, to(Verdict::Drop)]),
+    ]
 }

@@ -26,6 +26,7 @@ mod list;
 mod set;
 mod table;
 
+pub use base::denied;
 pub use base::generation;
 pub(crate) use change::{Change, Generation};
 pub use table::{compiled, table};
