@@ -22,13 +22,7 @@ pub struct Scene<'a> {
 }
 
 /// What is told of a connection between these two; `by` is what policies say of it.
-pub fn describe(
-    scene: &Scene<'_>,
-    connection: &Connection,
-    from: End,
-    to: End,
-    by: By,
-) -> Drop {
+pub fn describe(scene: &Scene<'_>, connection: &Connection, from: End, to: End, by: By) -> Drop {
     Drop {
         time: scene.time,
         node: scene.node.to_owned(),
