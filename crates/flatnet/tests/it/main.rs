@@ -1,6 +1,7 @@
 //! End to end: the built program, stock kubectl, real traffic. A cluster a scenario.
 #![cfg(test)]
 
+mod bad_policies;
 mod bad_services;
 mod balancer;
 mod cluster;
