@@ -1,20 +1,19 @@
 //! What the plan asks for, to the kernel: the only I/O of policies.
 
+mod inspect;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::time::Duration;
 
 use linux::{Error, Event, Kernel};
 use model::{Changed, Cluster, Key};
 use nft::{Family, Op};
 use serde::Serialize;
 
+pub use self::inspect::inspect;
 use crate::plan::{Delta, Locals, Plan};
 use crate::render::nftables::{Change, Generation, TABLE};
-
-/// What was refused is tried again after this time.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What is wrong with a policy; the pods it is about are closed where it is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -49,12 +48,10 @@ impl fmt::Display for Problem {
 pub struct Report {
     /// What is wrong with objects of the cluster, all of it, sorted.
     pub problems: Vec<Problem>,
-    /// What the kernel refused; tried again.
+    /// What the kernel refused; tried again by the next call.
     pub errors: Vec<Error>,
     /// How many changes the kernel made.
     pub changes: usize,
-    /// When to call again if nothing else happens.
-    pub again: Option<Duration>,
     /// How much there is.
     pub counts: Counts,
 }
@@ -143,7 +140,6 @@ impl Policies {
         };
         Report {
             problems: Vec::new(),
-            again: (!errors.is_empty()).then_some(RETRY),
             errors,
             changes,
             counts: self.counts(),

@@ -23,12 +23,7 @@ impl Attached {
     /// Takes what is attached now; returns what came and what went.
     pub fn take(&mut self, locals: &Locals) -> Vec<Local> {
         let mut changed = Vec::new();
-        let gone: Vec<Container> = self
-            .locals
-            .iter()
-            .filter(|(container, local)| locals.get(*container) != Some(*local))
-            .map(|(container, _)| container.clone())
-            .collect();
+        let (gone, new) = differences(&self.locals, locals);
         for container in gone {
             if let Some(local) = self.locals.remove(&container) {
                 for ip in &local.ips {
@@ -38,10 +33,7 @@ impl Attached {
                 changed.push(local);
             }
         }
-        for (container, local) in locals {
-            if self.locals.contains_key(container) {
-                continue;
-            }
+        for (container, local) in new {
             for ip in &local.ips {
                 let at = self.at.entry(*ip).or_default();
                 at.insert(container.clone());
@@ -79,6 +71,28 @@ impl Attached {
     pub fn all(&self) -> impl Iterator<Item = &Local> {
         self.locals.values()
     }
+}
+
+/// What is different: what went, and what came. Both are walked once, in order.
+fn differences<'a>(
+    was: &Locals,
+    is: &'a Locals,
+) -> (Vec<Container>, Vec<(&'a Container, &'a Local)>) {
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    let mut others = was.iter().peekable();
+    for (container, local) in is {
+        while let Some((other, _)) = others.next_if(|(other, _)| *other < container) {
+            gone.push(other.clone());
+        }
+        match others.next_if(|(other, _)| *other == container) {
+            Some((_, same)) if same == local => continue,
+            Some(_) => gone.push(container.clone()),
+            None => {}
+        }
+        new.push((container, local));
+    }
+    gone.extend(others.map(|(other, _)| other.clone()));
+    (gone, new)
 }
 
 fn forget<K: Ord>(map: &mut BTreeMap<K, BTreeSet<Container>>, key: &K, container: &Container) {

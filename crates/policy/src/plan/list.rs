@@ -91,7 +91,8 @@ impl Match {
             PortTest::Numbers(ports) => ports.singles().map(Set::ports),
             PortTest::Named(set) => Some(Arc::clone(set)),
         };
-        ports.into_iter().chain(self.peer.clone())
+        let peer = self.peer.iter().filter(|set| set.single().is_none());
+        ports.into_iter().chain(peer.cloned())
     }
 }
 
@@ -297,4 +298,142 @@ fn without_covered(matches: BTreeSet<Match>) -> Vec<Match> {
         left.sort();
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Protocol;
+
+    use super::super::ports::PortRange;
+    use super::super::set::{Pods, Scope};
+    use super::*;
+
+    fn peers(name: &str) -> Option<Arc<Set>> {
+        let pods = Pods {
+            scope: Scope::Namespace(name.to_owned()),
+            selector: Default::default(),
+        };
+        Some(Set::new(false, What::Pods(pods)))
+    }
+
+    fn nets(nets: &[&str]) -> Option<Arc<Set>> {
+        let nets = nets.iter().map(|net| net.parse().unwrap()).collect();
+        Some(Set::new(false, What::Blocks(nets)))
+    }
+
+    fn numbers(ranges: &[(u16, u16)]) -> PortTest {
+        let ranges = ranges.iter().map(|&(from, to)| PortRange {
+            protocol: Protocol::Tcp,
+            from,
+            to,
+        });
+        PortTest::Numbers(ranges.collect())
+    }
+
+    fn allow(peer: Option<Arc<Set>>, ports: PortTest) -> (Match, Target) {
+        (Match { ports, peer }, Target::Allowed)
+    }
+
+    fn deny(peer: Option<Arc<Set>>, ports: PortTest) -> (Match, Target) {
+        (Match { ports, peer }, Target::Denied)
+    }
+
+    fn list(rules: Vec<(Match, Target)>, end: Target) -> Target {
+        List::of(Direction::Ingress, false, rules, end)
+    }
+
+    fn rules(target: &Target) -> usize {
+        target.list().map_or(0, |list| list.rules.len())
+    }
+
+    #[test]
+    fn the_same_peers_have_their_ports_together_and_the_order_means_nothing() {
+        let one = vec![
+            allow(peers("a"), numbers(&[(80, 80)])),
+            allow(peers("b"), numbers(&[(80, 80)])),
+            allow(peers("a"), numbers(&[(81, 90), (443, 443)])),
+            allow(peers("b"), numbers(&[(80, 80)])),
+        ];
+        let other = one.iter().rev().cloned().collect();
+        let one = list(one, Target::Denied);
+        assert_eq!(one, list(other, Target::Denied));
+        assert_eq!(rules(&one), 2);
+        let more = vec![
+            allow(peers("b"), numbers(&[(80, 80)])),
+            allow(peers("a"), numbers(&[(80, 90), (443, 443)])),
+        ];
+        assert_eq!(one, list(more, Target::Denied));
+    }
+
+    #[test]
+    fn blocks_on_the_same_ports_are_one_set() {
+        let halves = vec![
+            allow(nets(&["10.0.0.0/9"]), numbers(&[(80, 80)])),
+            allow(nets(&["10.128.0.0/9"]), numbers(&[(80, 80)])),
+        ];
+        let whole = vec![allow(nets(&["10.0.0.0/8"]), numbers(&[(80, 80)]))];
+        assert_eq!(list(halves, Target::Denied), list(whole, Target::Denied));
+        // All addresses are everybody.
+        let halves = vec![
+            allow(nets(&["0.0.0.0/1"]), PortTest::All),
+            allow(nets(&["128.0.0.0/1"]), PortTest::All),
+        ];
+        assert_eq!(list(halves, Target::Denied), Target::Allowed);
+    }
+
+    #[test]
+    fn what_everybody_may_nobody_is_asked_for() {
+        let some = vec![
+            allow(None, numbers(&[(80, 90)])),
+            allow(peers("a"), numbers(&[(81, 82)])),
+            allow(nets(&["0.0.0.0/0"]), numbers(&[(91, 100)])),
+            allow(peers("b"), numbers(&[(90, 95)])),
+        ];
+        let short = vec![allow(None, numbers(&[(80, 100)]))];
+        assert_eq!(
+            list(some.clone(), Target::Denied),
+            list(short, Target::Denied)
+        );
+        let all = [some, vec![allow(None, PortTest::All)]].concat();
+        assert_eq!(list(all, Target::Denied), Target::Allowed);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_left_out() {
+        assert_eq!(list(vec![], Target::Denied), Target::Denied);
+        let trailing = vec![
+            deny(peers("a"), PortTest::All),
+            allow(peers("b"), PortTest::All),
+        ];
+        let target = list(trailing.clone(), Target::Allowed);
+        assert_eq!(rules(&target), 1);
+        // Behind what decides everything nothing is asked.
+        let decided = [
+            trailing.clone(),
+            vec![deny(None, PortTest::All), allow(peers("c"), PortTest::All)],
+        ]
+        .concat();
+        let target = list(decided, Target::Allowed);
+        assert_eq!(rules(&target), 2);
+        assert_eq!(target.list().unwrap().end, Target::Denied);
+        // Where targets differ the order means something.
+        let other: Vec<_> = trailing.iter().rev().cloned().collect();
+        assert_ne!(list(trailing, Target::Denied), list(other, Target::Denied));
+    }
+
+    #[test]
+    fn what_passes_goes_on_below() {
+        let below = list(vec![allow(peers("a"), PortTest::All)], Target::Denied);
+        let pass = |peer| {
+            let ports = PortTest::All;
+            (Match { ports, peer }, below.clone())
+        };
+        let rules = vec![pass(peers("b")), deny(peers("c"), PortTest::All)];
+        let target = list(rules, below.clone());
+        let top = target.list().unwrap();
+        assert_eq!(top.rules.len(), 2);
+        assert_eq!(top.lists().len(), 1);
+        // With nothing decided before it, that is all.
+        assert_eq!(list(vec![pass(peers("b"))], below.clone()), below);
+    }
 }

@@ -90,6 +90,11 @@ impl Plan {
         &self.subjects
     }
 
+    /// The pod that is attached here with an address.
+    pub fn pod_at(&self, ip: IpAddr) -> Option<&Key> {
+        self.attached.at(ip).map(|local| &local.pod)
+    }
+
     /// The lists that are used, each once.
     pub fn lists(&self) -> impl ExactSizeIterator<Item = &Arc<List>> {
         self.lists.all()

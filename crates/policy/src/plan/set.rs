@@ -98,6 +98,17 @@ impl Set {
         self.id
     }
 
+    /// The network that is all it holds: that is compared, and needs no set.
+    pub fn single(&self) -> Option<IpNet> {
+        match &self.what {
+            What::Blocks(nets) => match nets.as_slice() {
+                [net] => Some(*net),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The pods it is about.
     pub fn pods(&self) -> Option<&Pods> {
         match &self.what {

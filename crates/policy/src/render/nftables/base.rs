@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nft::{
-    Base, Chain, ChainKind, Compiled, CtField, CtState, Direction, ElementKey, Hook, IpFamily, Key,
-    Limit, Log, Policy, Rule, Set, SetData, Statement, Type, Value, Verdict,
+    Base, Chain, ChainKind, Compiled, CtField, CtState, Direction, ElementKey, Family, Hook,
+    IpFamily, Key, Limit, Log, Policy, Rule, Set, SetData, Statement, Type, Value, Verdict,
 };
 
 use super::{LOG_GROUP, TABLE};
@@ -84,12 +84,23 @@ pub fn generation(have: &Compiled) -> Option<u32> {
     Some(mark >> 8).filter(|generation| *generation != 0)
 }
 
+/// The same table in another generation.
+pub(super) fn set_generation(table: &mut Compiled, generation: u32) {
+    let set = current(generation).compile();
+    table.sets.insert(GENERATION.to_owned(), set);
+    let chain = regular(vec![judged(generation)]).compile(Family::Inet);
+    table.chains.insert(JUDGED.to_owned(), chain);
+}
+
+fn current(generation: u32) -> Set {
+    let mut set = Set::of([Type::Mark]);
+    set.add([Value::Mark(mark(generation))]);
+    set
+}
+
 /// The sets, without elements but the generation.
 pub(super) fn sets(generation: u32) -> BTreeMap<String, Set> {
-    let mut sets = BTreeMap::new();
-    let mut current = Set::of([Type::Mark]);
-    current.add([Value::Mark(mark(generation))]);
-    sets.insert(GENERATION.to_owned(), current);
+    let mut sets = BTreeMap::from([(GENERATION.to_owned(), current(generation))]);
     for v6 in [false, true] {
         let ip = ip_type(v6);
         sets.insert(subjects(v6), Set::of([ip, ip]));

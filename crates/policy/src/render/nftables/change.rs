@@ -1,5 +1,6 @@
 //! From what is in the kernel to what shall be.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nft::{Compiled, CompiledSet, Datum, ElementKey, Family, Op, Transaction, Value, diff};
@@ -123,7 +124,7 @@ impl Change {
     ) -> (Option<Generation>, Self) {
         let there = have.and_then(Generation::read);
         let current = there.unwrap_or(last);
-        let Some(want) = compiled(plan, current.number()) else {
+        let Some(mut want) = compiled(plan, current.number()) else {
             let change = have.map(|_| Self::removal()).unwrap_or_default();
             return (None, change);
         };
@@ -134,36 +135,50 @@ impl Change {
         if Some(next) == there {
             next = next.next();
         }
-        let Some(want) = compiled(plan, next.number()) else {
-            return (None, Self::default());
-        };
+        base::set_generation(&mut want, next.number());
         let ops = diff(have, &want, |_| true).ops;
         (Some(next), Self::split(have, ops))
     }
 
-    /// Sets that come are filled before anything refers to them.
+    /// Sets and lists that come are there before anything refers to them.
     fn split(have: Option<&Compiled>, ops: Vec<Op>) -> Self {
-        let had = |name: &String| have.is_some_and(|have| have.sets.contains_key(name));
-        let ahead = |name: &String| set::is_peers(name) && !had(name);
         let mut change = Self {
             new: have.is_none(),
             ..Self::default()
         };
+        // What is made anew under its old name is in nobody's way only while nothing refers to it.
+        let made: BTreeSet<&String> = ops.iter().filter_map(made_set).collect();
+        let redefined = |op: &Op| matches!(op, Op::DeleteSet(name) if made.contains(name));
+        let ahead = !ops.iter().any(redefined);
+        let had_set = |name: &String| have.is_some_and(|have| have.sets.contains_key(name));
+        let had_chain = |name: &String| have.is_none_or(|have| have.chains.contains_key(name));
+        let new_set = |name: &String| ahead && set::is_peers(name) && !had_set(name);
+        let new_list = |name: &String| ahead && list::is_list(name) && !had_chain(name);
+        let mut fill = BTreeMap::new();
         for op in ops {
             match op {
                 Op::AddTable => {}
-                Op::AddSet(name, set) if ahead(&name) => {
-                    change.fill.push((name, set, Vec::new()));
+                Op::AddSet(name, set) if new_set(&name) => {
+                    fill.insert(name, (set, Vec::new()));
                 }
-                Op::AddElements(name, elements) if ahead(&name) => {
-                    let found = change.fill.iter_mut().find(|(other, ..)| *other == name);
-                    if let Some((_, _, list)) = found {
+                Op::AddElements(name, elements) if new_set(&name) => {
+                    if let Some((_, list)) = fill.get_mut(&name) {
                         *list = elements;
                     }
+                }
+                Op::AddChain(name, base) if new_list(&name) => {
+                    change.lists.push(Op::AddChain(name, base));
+                }
+                Op::AddRule(name, rule) if new_list(&name) => {
+                    change.lists.push(Op::AddRule(name, rule));
                 }
                 other => change.decide.push(other),
             }
         }
+        let fill = fill.into_iter();
+        change.fill = fill
+            .map(|(name, (set, elements))| (name, set, elements))
+            .collect();
         change
     }
 
@@ -212,6 +227,13 @@ impl Change {
     }
 }
 
+fn made_set(op: &Op) -> Option<&String> {
+    match op {
+        Op::AddSet(name, _) => Some(name),
+        _ => None,
+    }
+}
+
 fn transaction(ops: Vec<Op>) -> Transaction {
     Transaction {
         family: Family::Inet,
@@ -231,7 +253,7 @@ fn change_subjects<'a>(
     subjects: impl Iterator<Item = (IpAddr, &'a Targets, &'a Targets)>,
 ) {
     type Lists = (Vec<ElementKey>, Vec<(ElementKey, Option<Datum>)>);
-    let mut maps: std::collections::BTreeMap<String, Lists> = Default::default();
+    let mut maps: BTreeMap<String, Lists> = BTreeMap::new();
     for (ip, was, is) in subjects {
         let v6 = ip.is_ipv6();
         let key = ElementKey::of(&[Value::from(ip)]);

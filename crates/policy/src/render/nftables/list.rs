@@ -12,6 +12,13 @@ pub(super) fn name(list: &List) -> String {
     format!("{}-{:016x}", word(list.direction), list.id().0)
 }
 
+/// Whether a chain is one that verdicts of maps lead to, or one that these lead to.
+pub(super) fn is_list(name: &str) -> bool {
+    ["egress-", "ingress-", "denied-"]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+}
+
 /// Where an address's connections go; none where nothing is asked about them.
 pub(super) fn entry(direction: Direction, target: &Target) -> Option<Verdict> {
     match target {
@@ -52,7 +59,11 @@ fn tests(list: &List, matches: &Match) -> Vec<Vec<Statement>> {
             Direction::Ingress => client(list.v6),
             Direction::Egress => server(list.v6),
         };
-        in_set(vec![key], set)
+        match set.single() {
+            Some(net) if net.prefix_len() == net.max_prefix_len() => Statement::is(key, net.addr()),
+            Some(net) => Statement::is(key, net),
+            None => in_set(vec![key], set),
+        }
     });
     let mut all = match &matches.ports {
         PortTest::All => vec![Vec::new()],

@@ -1,8 +1,12 @@
 //! The plan, what it renders to, and how a kernel follows it.
 
+mod costs;
+mod faults;
 mod kernel;
 mod oracle;
+mod small;
 mod steps;
+mod text;
 mod worlds;
 
 use linux::Kernel;
