@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod cases;
+mod corners;
 mod fake;
 mod flows;
 mod kill;

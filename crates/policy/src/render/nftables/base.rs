@@ -1,6 +1,7 @@
 //! What is there whatever the policies say, as long as they are about any pod here.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use nft::{
     Base, Chain, ChainKind, Compiled, CtField, CtState, Direction, ElementKey, Family, Hook,
@@ -23,6 +24,14 @@ const GENERATION_BITS: u32 = 0xffff_ff00;
 const TOLD: u32 = 100;
 /// Bytes of a denied packet that are told: all headers, also those that an ICMP error quotes.
 const SNAPLEN: u32 = 160;
+/// The addresses that a link gives itself: no policy is about them, so pods have only the
+/// discovery of neighbours from them.
+const LINK_LOCAL: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+    Ipv6Addr::new(0xfebf, !0, !0, !0, !0, !0, !0, !0),
+];
+/// The bridge whose ports pods are, in that mode.
+const BRIDGE: &str = "cni0";
 /// Router solicitation to redirect.
 const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
 const FILTER: i32 = 0;
@@ -183,9 +192,28 @@ fn lookup(direction: model::Direction, v6: bool) -> Rule {
     }])
 }
 
-/// From pods and to pods.
+/// Whoever has an address is asked for by packets that belong to no connection.
+fn neighbours() -> [Statement; 2] {
+    let (first, last) = NEIGHBOUR_DISCOVERY;
+    let neighbours = Statement::InRange {
+        key: Key::Icmpv6Type,
+        negate: false,
+        first: Value::Icmpv6Type(first),
+        last: Value::Icmpv6Type(last),
+    };
+    [neighbours, to(Verdict::Accept)]
+}
+
+/// From pods and to pods. Only a bridge passes the discovery of neighbours on: what is routed and
+/// looks like it is something else.
 fn forward() -> Vec<Rule> {
-    let mut rules = vec![known(), Rule::new([jump(CHECK)])];
+    let bridged = Statement::is(Key::IifName, Value::Name(BRIDGE.to_owned()));
+    let [neighbours, accept] = neighbours();
+    let mut rules = vec![
+        known(),
+        Rule::new([bridged, neighbours, accept]),
+        Rule::new([jump(CHECK)]),
+    ];
     for v6 in [false, true] {
         let same = in_set([client(v6), server(v6)], subjects(v6));
         rules.push(Rule::new([same, goto(JUDGED)]).comment("a pod to itself"));
@@ -201,7 +229,7 @@ fn forward() -> Vec<Rule> {
 /// address, which is no pod's: nothing is asked about it.
 fn input() -> Vec<Rule> {
     let egress = [false, true].map(|v6| lookup(model::Direction::Egress, v6));
-    let mut rules = vec![known(), Rule::new([jump(CHECK)])];
+    let mut rules = vec![known(), Rule::new(neighbours()), Rule::new([jump(CHECK)])];
     rules.extend(egress);
     rules.push(Rule::new([goto(JUDGED)]));
     rules
@@ -209,13 +237,6 @@ fn input() -> Vec<Rule> {
 
 /// What no policy is asked about.
 fn check() -> Vec<Rule> {
-    let (first, last) = NEIGHBOUR_DISCOVERY;
-    let neighbours = Statement::InRange {
-        key: Key::Icmpv6Type,
-        negate: false,
-        first: Value::Icmpv6Type(first),
-        last: Value::Icmpv6Type(last),
-    };
     let none = Statement::CtState(vec![CtState::Invalid, CtState::Untracked]);
     let new = Statement::CtState(vec![CtState::New]);
     let link = |name: &str| Value::Name(name.to_owned());
@@ -225,8 +246,20 @@ fn check() -> Vec<Rule> {
         Statement::NoWayBack,
         to(Verdict::Drop),
     ];
+    let [first, last] = LINK_LOCAL;
+    let of_the_link = Statement::InRange {
+        key: Key::Saddr(IpFamily::V6),
+        negate: false,
+        first: Value::V6(first),
+        last: Value::V6(last),
+    };
+    let around = |from: &[Statement]| {
+        let rule = [from, &[of_the_link.clone(), to(Verdict::Drop)]].concat();
+        Rule::new(rule).comment("no way around by the link's addresses")
+    };
     vec![
-        Rule::new([neighbours, to(Verdict::Accept)]),
+        around(&borrowed[..2]),
+        around(&[Statement::is(Key::IifName, link(BRIDGE))]),
         Rule::new([none, goto(LOOSE)]),
         // Whose connection that is, and who opened it, is forgotten: it would be taken for one of
         // the other direction.
