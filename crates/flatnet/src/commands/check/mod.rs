@@ -1,12 +1,13 @@
-//! `check`: every path there should be, tried.
+//! `check`: every path there should be, tried; and that what policies deny does not pass.
 
+mod denied;
 mod paths;
 mod pods;
 mod probe;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -15,9 +16,11 @@ use lab::cluster::spec::ClusterSpec;
 use lab::cluster::{state, underlay};
 use lab::paths::ClusterPaths;
 use linux::NetNs;
+use model::{Cluster, Protocol};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use self::denied::{Fate, Fates, Way};
 use self::paths::{End, Kind, Path, Place};
 use self::pods::Pods;
 use self::probe::{Station, Tried};
@@ -41,6 +44,8 @@ struct Row {
     tcp_ms: Option<f64>,
     udp_ms: Option<f64>,
     mtu: Option<u32>,
+    /// By which policies it does not pass, as it should be.
+    denied: Option<String>,
     causes: Vec<String>,
 }
 
@@ -51,6 +56,11 @@ pub fn check(paths: &ClusterPaths, check: &Check, output: Output) -> super::Outc
     let start = Instant::now();
     let rows = runtime()?.block_on(run(paths, &spec, &plan, check))?;
     let bad = rows.iter().filter(|row| !row.ok).count();
+    let denied = rows.iter().filter(|row| row.ok && row.denied.is_some());
+    let denied = match denied.count() {
+        0 => String::new(),
+        count => format!(", {count} denied by policies as they should be"),
+    };
     if output == Output::Json {
         output::json(&rows)?;
     } else {
@@ -61,7 +71,7 @@ pub fn check(paths: &ClusterPaths, check: &Check, output: Output) -> super::Outc
             toned(&format!("{bad} failed"), Tone::Bad)
         };
         output::print(&format!(
-            "\n{} paths tried in {}: {words}\n",
+            "\n{} paths tried in {}: {words}{denied}\n",
             rows.len(),
             short(start.elapsed())
         ));
@@ -113,28 +123,35 @@ async fn try_all(
         }
     }
     let wanted = paths::paths(&ends, plan.nodes.len());
-    let failed = |tried: &Tried, path: &Path| {
+    let cluster = trace::known(paths).await.map(|(cluster, _)| cluster);
+    let cluster = cluster.unwrap_or_default();
+    let failed = |tried: &Tried, path: &Path, fates: &Fates| {
         let wrong = |seen| paths::wrong_source(path, &ends, seen).is_some();
-        !tried.is_fine() || tried.seen.is_some_and(wrong)
+        !why(tried, fates).is_empty() || tried.seen.is_some_and(wrong)
     };
     let start = Instant::now();
     let tries = futures::stream::iter(wanted.into_iter().map(|path| {
         let (from, to) = (&stations[path.from], &stations[path.to]);
+        let fates = fates(&cluster, &path, &ends, to);
+        let patience = fates.patience(patience);
         // Again while the nodes may still be following a change of the fabric, each at its own
         // time.
         async move {
             loop {
                 let tried = from.call(to, path.v6, patience).await;
-                if !failed(&tried, &path) || start.elapsed() > services::SETTLE {
-                    return (tried, path);
+                if !failed(&tried, &path, &fates) || start.elapsed() > services::SETTLE {
+                    return (tried, path, fates);
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }));
-    let mut tried: Vec<(Tried, Path)> = tries.buffer_unordered(AT_ONCE).collect().await;
-    tried.sort_by_key(|(_, path)| (path.v6, path.kind as u8, path.from, path.to));
-    let faults = if tried.iter().any(|(tried, path)| failed(tried, path)) {
+    let mut tried: Vec<(Tried, Path, Fates)> = tries.buffer_unordered(AT_ONCE).collect().await;
+    tried.sort_by_key(|(_, path, _)| (path.v6, path.kind as u8, path.from, path.to));
+    let faults = if tried
+        .iter()
+        .any(|(tried, path, fates)| failed(tried, path, fates))
+    {
         faults(paths, plan).await
     } else {
         BTreeMap::new()
@@ -142,7 +159,7 @@ async fn try_all(
     rows.extend(
         tried
             .into_iter()
-            .map(|(tried, path)| row(&path, tried, &ends, &faults)),
+            .map(|(tried, path, fates)| row(&path, tried, &fates, &ends, &faults)),
     );
     for (end, station) in ends.iter().zip(&stations) {
         if matches!(end.place, Place::Pod(_))
@@ -164,6 +181,7 @@ async fn try_all(
         tcp_ms: None,
         udp_ms: None,
         mtu: None,
+        denied: None,
         causes: vec!["it got no address; see: kubectl get loadbalancerpools".into()],
     }));
     let api: Vec<IpAddr> = spec
@@ -176,8 +194,30 @@ async fn try_all(
         .first()
         .map(|node| format!("pod/{}", pods::names(node)[1]));
     let wanted = services::tries(&ends, &made, &api, &one.unwrap_or_default());
+    let wanted = wanted.into_iter().map(|each| {
+        let fates = each.fates(&cluster, &ends);
+        (each, fates)
+    });
     rows.extend(try_services(&ends, &stations, wanted, patience).await);
     Ok(rows)
+}
+
+/// What policies say about a path between two ends.
+fn fates(cluster: &Cluster, path: &Path, ends: &[End], to: &Station) -> Fates {
+    let fate = |target: Option<SocketAddr>, protocol| -> Fate {
+        let ends_at: Vec<SocketAddr> = target.into_iter().collect();
+        let way = Way {
+            own: denied::own(cluster, &ends[path.from], path.v6),
+            through: Vec::new(),
+            leaves_for: ends_at.clone(),
+            ends_at,
+        };
+        way.fate(cluster, protocol)
+    };
+    Fates {
+        tcp: fate(to.answers_tcp(path.v6), Protocol::Tcp),
+        udp: fate(to.answers_udp(path.v6), Protocol::Udp),
+    }
 }
 
 /// How long the nodes may take to follow the Services just made.
@@ -208,12 +248,14 @@ async fn follow(paths: &ClusterPaths, plan: &Plan) {
 async fn try_services(
     ends: &[End],
     stations: &[Station],
-    wanted: Vec<Try>,
+    wanted: impl Iterator<Item = (Try, Fates)>,
     patience: Duration,
 ) -> Vec<Row> {
     let start = Instant::now();
-    let tries = futures::stream::iter(wanted.into_iter().map(|each| async move {
-        let outcome = each.run(&stations[each.from], ends, start, patience).await;
+    let tries = futures::stream::iter(wanted.map(|(each, fates)| async move {
+        let patience = fates.patience(patience);
+        let station = &stations[each.from];
+        let outcome = each.run(station, ends, start, patience, &fates).await;
         (each, outcome)
     }));
     let mut tried: Vec<(Try, Outcome)> = tries.buffer_unordered(AT_ONCE).collect().await;
@@ -235,6 +277,7 @@ async fn try_services(
                 tcp_ms: ms(outcome.tcp),
                 udp_ms: ms(outcome.udp),
                 mtu: None,
+                denied: outcome.denied,
                 causes: outcome.causes,
             }
         })
@@ -348,14 +391,15 @@ fn unreachable(end: &End, why: String) -> Row {
         tcp_ms: None,
         udp_ms: None,
         mtu: None,
+        denied: None,
         causes: vec![format!("{}: {why}", end.name)],
     }
 }
 
-/// Why a try failed; what fails for one reason is said once.
-fn why(tried: &Tried) -> Vec<String> {
-    let (tcp, udp) = (tried.tcp.as_ref().err(), tried.udp.as_ref().err());
-    if let (Some(tcp), Some(udp)) = (tcp, udp) {
+/// Why a try did not go as it should; what fails for one reason is said once.
+fn why(tried: &Tried, fates: &Fates) -> Vec<String> {
+    let (tcp, udp) = (fates.tcp.wrong(&tried.tcp), fates.udp.wrong(&tried.udp));
+    if let (Some(tcp), Some(udp)) = (&tcp, &udp) {
         return if tcp == udp {
             vec![tcp.clone()]
         } else {
@@ -365,13 +409,19 @@ fn why(tried: &Tried) -> Vec<String> {
     let mut causes: Vec<String> = tcp.map(|why| format!("TCP: {why}")).into_iter().collect();
     match udp {
         Some(why) => causes.push(format!("UDP: {why}")),
-        None => causes.extend(tried.mtu.as_ref().err().cloned()),
+        None => causes.extend(fates.udp.wrong(&tried.mtu)),
     }
     causes
 }
 
-fn row(path: &Path, tried: Tried, ends: &[End], faults: &BTreeMap<usize, String>) -> Row {
-    let mut causes = why(&tried);
+fn row(
+    path: &Path,
+    tried: Tried,
+    fates: &Fates,
+    ends: &[End],
+    faults: &BTreeMap<usize, String>,
+) -> Row {
+    let mut causes = why(&tried, fates);
     let ms = |took: &Duration| took.as_secs_f64() * 1000.0;
     causes.extend(
         tried
@@ -398,6 +448,7 @@ fn row(path: &Path, tried: Tried, ends: &[End], faults: &BTreeMap<usize, String>
         ok: causes.is_empty(),
         tcp_ms: tried.tcp.as_ref().ok().map(ms),
         udp_ms: tried.udp.as_ref().ok().map(ms),
+        denied: denied::both(fates.tcp.denied(&tried.tcp), fates.udp.denied(&tried.udp)),
         mtu: tried.mtu.ok(),
         causes,
     }
@@ -416,10 +467,10 @@ fn print(rows: &[Row]) {
             ms(row.udp_ms),
             row.mtu
                 .map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
-            if row.ok {
-                toned("ok", Tone::Good)
-            } else {
-                toned(&row.causes.join("; "), Tone::Bad)
+            match &row.denied {
+                _ if !row.ok => toned(&row.causes.join("; "), Tone::Bad),
+                Some(denied) => toned(denied, Tone::Good),
+                None => toned("ok", Tone::Good),
             },
         ]
     });

@@ -47,13 +47,6 @@ pub struct Told {
     pub server: IpAddr,
 }
 
-impl Tried {
-    /// True where everything passed.
-    pub fn is_fine(&self) -> bool {
-        self.tcp.is_ok() && self.udp.is_ok() && self.mtu.is_ok()
-    }
-}
-
 fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     run_in(netns, work).map_err(io::Error::other)?
 }
@@ -107,10 +100,19 @@ impl Station {
         Ok(())
     }
 
+    /// Where it answers connections of that family.
+    pub fn answers_tcp(&self, v6: bool) -> Option<SocketAddr> {
+        self.tcp.iter().copied().find(|at| at.is_ipv6() == v6)
+    }
+
+    /// Where it answers datagrams of that family.
+    pub fn answers_udp(&self, v6: bool) -> Option<SocketAddr> {
+        self.udp.iter().copied().find(|at| at.is_ipv6() == v6)
+    }
+
     /// Tries the path to another end.
     pub async fn call(&self, other: &Self, v6: bool, patience: Duration) -> Tried {
-        let of = |all: &[SocketAddr]| all.iter().copied().find(|address| address.is_ipv6() == v6);
-        let (Some(tcp), Some(udp)) = (of(&other.tcp), of(&other.udp)) else {
+        let (Some(tcp), Some(udp)) = (other.answers_tcp(v6), other.answers_udp(v6)) else {
             let none = || "no address of this family".to_owned();
             return Tried {
                 tcp: Err(none()),

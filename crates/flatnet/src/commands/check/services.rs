@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
+use model::{Cluster, Protocol};
 use serde_json::{Value, json};
 
+use super::denied::{self, Fate, Fates, Way};
 use super::paths::{End, Kind, Place};
 use super::pods::{NAMESPACE, POD, SERVES, code, failed, names};
 use super::probe::{REFUSED, Station, Told};
@@ -80,6 +82,8 @@ pub struct Outcome {
     pub tcp: Option<Duration>,
     /// How long UDP took.
     pub udp: Option<Duration>,
+    /// By which policies it does not pass, as it should be.
+    pub denied: Option<String>,
     /// What is wrong.
     pub causes: Vec<String>,
 }
@@ -348,6 +352,63 @@ fn near(from: &Place, node: &Place, ends: &[End]) -> bool {
 }
 
 impl Try {
+    /// What policies say about it.
+    pub fn fates(&self, cluster: &Cluster, ends: &[End]) -> Fates {
+        let from = &ends[self.from];
+        let ends_at = self.ends_at(cluster, ends);
+        let is_address = |end: &&End| end.addresses.contains(&self.address.ip());
+        let node = ends.iter().find(is_address).map(|end| &end.place);
+        // A pod's own node translates all addresses of Services and its own, and no other node's.
+        let on = node.filter(|place| number(place) != number(&from.place));
+        let leaves_for = match on {
+            Some(_) => vec![self.address],
+            None => ends_at.clone(),
+        };
+        let direct = matches!(
+            self.kind,
+            Kind::ClusterIp | Kind::Affinity | Kind::Hairpin | Kind::Api | Kind::NoEndpoints
+        );
+        let through = if direct {
+            Vec::new()
+        } else {
+            denied::through(cluster, self.v6)
+        };
+        let way = Way {
+            own: denied::own(cluster, from, self.v6),
+            through,
+            leaves_for,
+            ends_at,
+        };
+        Fates {
+            tcp: way.fate(cluster, Protocol::Tcp),
+            udp: way.fate(cluster, Protocol::Udp),
+        }
+    }
+
+    /// Where it may end, after translation.
+    fn ends_at(&self, cluster: &Cluster, ends: &[End]) -> Vec<SocketAddr> {
+        let from = &ends[self.from];
+        let serves = |end: &End| {
+            let near = matches!(self.want, Want::Answer { near: true, .. });
+            let here = number(&end.place) == number(&from.place);
+            end.name.ends_with("-b") && (here || !near)
+        };
+        let of_family = |ip: &&IpAddr| ip.is_ipv6() == self.v6;
+        let at = |end: &End, port| -> Vec<SocketAddr> {
+            let ips = end.addresses.iter().filter(of_family);
+            ips.map(|ip| SocketAddr::new(*ip, port)).collect()
+        };
+        match self.kind {
+            Kind::NoEndpoints => vec![self.address],
+            Kind::Hairpin => at(from, TARGET),
+            Kind::Api => denied::api_servers(cluster, self.v6),
+            _ => {
+                let all = ends.iter().filter(|end| serves(end));
+                all.flat_map(|end| at(end, TARGET)).collect()
+            }
+        }
+    }
+
     /// Tries, again while the nodes may still be following the Services just made.
     pub async fn run(
         &self,
@@ -355,9 +416,10 @@ impl Try {
         ends: &[End],
         start: Instant,
         patience: Duration,
+        fates: &Fates,
     ) -> Outcome {
         loop {
-            let outcome = self.once(station, ends, patience).await;
+            let outcome = self.once(station, ends, patience, fates).await;
             if outcome.causes.is_empty() || start.elapsed() > SETTLE {
                 return outcome;
             }
@@ -365,56 +427,79 @@ impl Try {
         }
     }
 
-    async fn once(&self, station: &Station, ends: &[End], patience: Duration) -> Outcome {
+    async fn once(
+        &self,
+        station: &Station,
+        ends: &[End],
+        patience: Duration,
+        fates: &Fates,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         match self.want {
-            Want::Connection => match station.connect(self.address, patience).await {
-                Ok(took) => outcome.tcp = Some(took),
-                Err(why) => outcome.causes.push(why),
-            },
+            Want::Connection => {
+                let tcp = station.connect(self.address, patience).await;
+                outcome.causes.extend(fates.tcp.wrong(&tcp));
+                outcome.denied = fates.tcp.denied(&tcp);
+                outcome.tcp = tcp.ok();
+            }
             Want::Refusal => match station.tcp(self.address, patience).await {
                 Ok((_, told)) => outcome.causes.push(format!("{} answers", told.server)),
                 Err(why) if why == REFUSED => {}
-                Err(why) => outcome.causes.push(format!("not refused at once: {why}")),
+                Err(why) => {
+                    let tcp: Result<(), String> = Err(format!("not refused at once: {why}"));
+                    outcome.causes.extend(fates.tcp.wrong(&tcp));
+                    outcome.denied = fates.tcp.denied(&tcp);
+                }
             },
-            Want::Same => self.again(station, patience, &mut outcome).await,
+            Want::Same => {
+                self.again(station, patience, &fates.tcp, &mut outcome)
+                    .await
+            }
             Want::Answer { source, near } => {
                 let (tcp, udp) = tokio::join!(
                     station.tcp(self.address, patience),
                     station.udp(self.address, 32, patience)
                 );
-                match tcp {
-                    Ok((took, told)) => {
-                        outcome.tcp = Some(took);
-                        outcome.causes.extend(self.wrong(ends, told, source, near));
-                    }
-                    Err(why) => outcome.causes.push(format!("TCP: {why}")),
-                }
-                match udp {
-                    Ok(took) => outcome.udp = Some(took),
-                    Err(why) => outcome.causes.push(format!("UDP: {why}")),
+                let named = |what: &str, why| format!("{what}: {why}");
+                let (of_tcp, of_udp) = (fates.tcp.wrong(&tcp), fates.udp.wrong(&udp));
+                outcome.causes.extend(of_tcp.map(|why| named("TCP", why)));
+                outcome.causes.extend(of_udp.map(|why| named("UDP", why)));
+                outcome.denied = denied::both(fates.tcp.denied(&tcp), fates.udp.denied(&udp));
+                outcome.udp = udp.ok();
+                if let Ok((took, told)) = tcp {
+                    outcome.tcp = Some(took);
+                    outcome.causes.extend(self.wrong(ends, told, source, near));
                 }
             }
         }
         outcome
     }
 
-    async fn again(&self, station: &Station, patience: Duration, outcome: &mut Outcome) {
+    async fn again(
+        &self,
+        station: &Station,
+        patience: Duration,
+        fate: &Fate,
+        outcome: &mut Outcome,
+    ) {
         let mut before: Option<IpAddr> = None;
         for _ in 0..6 {
-            match station.tcp(self.address, patience).await {
-                Ok((took, told)) => {
-                    outcome.tcp = Some(took);
-                    if before.is_some_and(|before| before != told.server) {
-                        outcome
-                            .causes
-                            .push("different endpoints for one client".into());
-                        return;
-                    }
-                    before = Some(told.server);
-                }
-                Err(why) => return outcome.causes.push(format!("TCP: {why}")),
+            let tcp = station.tcp(self.address, patience).await;
+            outcome.causes.extend(fate.wrong(&tcp));
+            outcome.denied = fate.denied(&tcp);
+            let Ok((took, told)) = tcp else {
+                return;
+            };
+            outcome.tcp = Some(took);
+            if before.is_some_and(|before| before != told.server) {
+                outcome
+                    .causes
+                    .push("different endpoints for one client".into());
             }
+            if !outcome.causes.is_empty() {
+                return;
+            }
+            before = Some(told.server);
         }
     }
 
