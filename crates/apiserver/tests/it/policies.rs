@@ -143,3 +143,17 @@ async fn agents_read_policies_and_write_none() {
         .unwrap();
     assert_eq!(agent.send(request).await.unwrap().status(), 403);
 }
+
+#[tokio::test]
+async fn a_definition_that_was_applied_stays_over_a_restart() {
+    const DEFINITION: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusternetworkpolicies.policy.networking.k8s.io";
+    const CHANNEL: &str = "policy.networking.k8s.io/channel";
+    let server = Server::start().await;
+    let standard = json!({"metadata": {"annotations": {CHANNEL: "standard"}}});
+    let merge = "application/merge-patch+json";
+    let (code, said) = server.patch(DEFINITION, merge, &standard).await;
+    assert_eq!(code, 200, "{said}");
+    let server = server.again().await;
+    let (_, found) = accept(&server.client, DEFINITION, "application/json").await;
+    assert_eq!(found["metadata"]["annotations"][CHANNEL], "standard");
+}

@@ -71,6 +71,28 @@ impl Server {
         self.dir
     }
 
+    /// Stops, and starts again in the same folder.
+    pub async fn again(self) -> Self {
+        let dir = self.stop().await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let running = loop {
+            let listener = listener.try_clone().unwrap();
+            match apiserver::Server::start(options(dir.path(), listener)).await {
+                Ok(server) => break server,
+                // The last connections still hold the store.
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let client = client(dir.path(), &url, "admin", Some("system:masters")).await;
+        Self {
+            dir,
+            url,
+            client,
+            running: Some(running),
+        }
+    }
+
     pub async fn get(&self, path: &str) -> (u16, Value) {
         send(&self.client, Method::GET, path, "application/json", "").await
     }

@@ -171,24 +171,10 @@ async fn a_watch_ends_after_its_time_with_a_bookmark() {
 #[tokio::test]
 async fn a_past_that_is_forgotten_is_410() {
     let server = Server::start().await;
-    let dir = server.stop().await;
     // After a restart the events before it are gone.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
-    let again = loop {
-        match apiserver::Server::start(crate::server::options(
-            dir.path(),
-            listener.try_clone().unwrap(),
-        ))
-        .await
-        {
-            Ok(server) => break server,
-            Err(_) => tokio::task::yield_now().await,
-        }
-    };
-    let client = crate::server::client(dir.path(), &url, "admin", Some("system:masters")).await;
+    let server = server.again().await;
     let (code, event) = crate::server::accept(
-        &client,
+        &server.client,
         &format!("{MAPS}?watch=true&resourceVersion=2"),
         "application/json",
     )
@@ -198,7 +184,6 @@ async fn a_past_that_is_forgotten_is_410() {
         (&event["object"]["code"], &event["object"]["reason"]),
         (&json!(410), &json!("Expired"))
     );
-    again.stop().await;
 }
 
 #[tokio::test]
