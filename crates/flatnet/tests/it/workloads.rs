@@ -1,6 +1,6 @@
 //! What people run: the examples, and stock kubectl against them.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -146,8 +146,13 @@ fn files_and_ports(cluster: &Cluster) {
         std::fs::read(&back).unwrap()
     );
 
-    let port = free_port();
-    let forward = running(cluster.kubectl(&["port-forward", "deploy/web", &format!("{port}:80")]));
+    let mut forward = running(cluster.kubectl(&["port-forward", "deploy/web", ":80"]));
+    let mut said = String::new();
+    let mut output = BufReader::new(forward.0.stdout.take().unwrap());
+    output.read_line(&mut said).unwrap();
+    let port = said.strip_prefix("Forwarding from 127.0.0.1:");
+    let port = port.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let port = port.unwrap_or_else(|| panic!("kubectl port-forward: {said:?}"));
     let page = eventually(
         "the page through the forwarded port",
         Duration::from_secs(10),
@@ -155,14 +160,6 @@ fn files_and_ports(cluster: &Cluster) {
     );
     assert!(page.contains("<h1>Hello from flatnet</h1>"), "{page}");
     drop(forward);
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn get(port: u16) -> Option<String> {

@@ -8,6 +8,7 @@ use linux::{Monitor, Nftables, run_in};
 use model::config::ServicesMode;
 use model::{Change, Service};
 use nft::{Family, Op, Transaction};
+use testing::Pace;
 
 use crate::cases::Place;
 use crate::echo::Greeting;
@@ -305,9 +306,9 @@ fn flush_heals(mode: ServicesMode) {
     let mut monitor = Monitor::open_in(&lab.nodes[0].station.netns).unwrap();
     while !monitor.wait(Duration::from_millis(50)).unwrap().is_empty() {}
     flush(&lab);
-    let start = Instant::now();
+    let (start, pace) = (Instant::now(), Pace::measure());
     let mut changes = 0;
-    while start.elapsed() < Duration::from_secs(1) && changes == 0 {
+    while start.elapsed() < Duration::from_secs(10) && changes == 0 {
         let events = monitor.wait(Duration::from_millis(50)).unwrap();
         let services = &mut lab.nodes[0].services;
         if events.iter().filter(|event| services.notice(event)).count() > 0 {
@@ -316,8 +317,12 @@ fn flush_heals(mode: ServicesMode) {
             changes += report.changes;
         }
     }
-    println!("{mode:?}: healed in {:?}", start.elapsed());
+    let (took, pace) = (start.elapsed(), pace.end());
+    println!("{mode:?}: healed in {took:?}; {pace}");
     assert!(changes > 0, "nothing was done about it");
+    let work = Duration::from_millis(100);
+    let allowed = pace.allows(Duration::from_secs(1), Duration::ZERO, work);
+    assert!(took < allowed, "{took:?}; {pace}");
     assert_answers(&lab, &service);
     assert_echo(&mut streams, "after the flush");
     // Its own changes are not looked at for ever.
