@@ -213,14 +213,22 @@ mod tests {
                 name: format!("node{number}"),
                 addresses: vec![format!("10.0.1.{number}0").parse().unwrap()],
                 pod_cidrs: vec![format!("10.244.{number}.0/24").parse().unwrap()],
-                ..Node::default()
+                vtep_mac: None,
+                vtep_mac_v6: None,
+                labels: Default::default(),
+                leaving: false,
             }));
             cluster.take(Change::Pod(Arc::new(Pod {
                 namespace: "default".into(),
                 name: format!("pod{number}"),
                 node: format!("node{number}"),
                 ips: vec![format!("10.244.{number}.2").parse().unwrap()],
-                ..Pod::default()
+                uid: format!("uid{number}"),
+                host_network: false,
+                labels: Default::default(),
+                ports: Vec::new(),
+                created: 0,
+                leaving: false,
             })));
         }
         let block = |net: &&str| Peer::Block {
