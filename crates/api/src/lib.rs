@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod client;
 pub mod convert;
+pub mod draft;
 pub mod error;
 pub mod events;
 pub mod lease;

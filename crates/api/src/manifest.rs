@@ -138,7 +138,7 @@ pub async fn apply(
     Ok(())
 }
 
-fn label(object: &DynamicObject) -> String {
+pub(crate) fn label(object: &DynamicObject) -> String {
     let kind = object
         .types
         .as_ref()

@@ -9,6 +9,10 @@ use ipnet::IpNet;
 use model::Protocol;
 use model::config::{FabricMode, PodMode, ServicesMode};
 
+mod policy;
+
+pub use policy::{Lint, List, Matrix, Policy, Test};
+
 const EXAMPLES: &str = "\
 Examples:
   flatnet up                              a cluster of three nodes on this machine
@@ -86,6 +90,12 @@ pub enum Command {
     Check(Check),
     /// Each step a packet takes from SRC to DST, and why.
     Trace(Trace),
+    /// Who may talk to whom: policies of a pod, who reaches whom, what a manifest would change, lint.
+    Policy {
+        /// What to ask.
+        #[command(subcommand)]
+        what: Policy,
+    },
     /// What a node should have in its kernel, beside what it has.
     Show {
         /// What to show.

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use kube::core::DynamicObject;
 use lab::cluster::spec::{Request, shown};
 use lab::cluster::{down as ending, state};
 use lab::paths::ClusterPaths;
@@ -30,13 +31,7 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
         api_port: up.api_port,
     };
     // A manifest that cannot be read is found before a cluster is made.
-    let mut objects = Vec::new();
-    for file in manifests(&up.files)? {
-        objects.extend(api::manifest::parse(
-            &file.display().to_string(),
-            &read(&file)?,
-        )?);
-    }
+    let objects = objects(&up.files)?;
     let kubeconfig = paths.kubeconfig();
     let outcome = on_site(paths, async |site| {
         let outcome = site.up(&request).await?;
@@ -77,6 +72,16 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
         shown(&spec.services.mode),
     ));
     Ok(())
+}
+
+/// The objects of manifests.
+pub fn objects(files: &[PathBuf]) -> Result<Vec<DynamicObject>, Failure> {
+    let mut objects = Vec::new();
+    for file in manifests(files)? {
+        let (name, text) = (file.display().to_string(), read(&file)?);
+        objects.extend(api::manifest::parse(&name, &text)?);
+    }
+    Ok(objects)
 }
 
 /// A folder stands for the manifests in it, as for kubectl.

@@ -5,6 +5,7 @@ mod cluster;
 mod daemons;
 pub mod lab;
 mod node;
+mod policy;
 mod run;
 mod show;
 mod status;
@@ -111,6 +112,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Node { action } => node::node(paths, action, output),
         Command::Check(check) => check::check(&paths, &check, output),
         Command::Trace(trace) => trace::trace(&paths, &trace, output),
+        Command::Policy { what } => policy::policy(&paths, &what, output),
         Command::Show { what } => show::show(&paths, &what, output),
         Command::Agent(agent) => daemons::agent(agent),
         Command::Controller(controller) => daemons::controller(controller),

@@ -7,6 +7,7 @@ mod difference;
 mod grid;
 mod judge;
 mod lint;
+mod listing;
 mod matrix;
 mod points;
 mod portset;
@@ -15,6 +16,7 @@ pub mod words;
 pub use cure::{Cure, Near, cure};
 pub use difference::{Changed, Difference, difference};
 pub use lint::{Finding, Severity, lint};
+pub use listing::{Listed, Listing, list, subjects};
 pub use matrix::{Declared, Flow, Group, Matrix, Port, Row, matrix};
 pub use portset::PortSet;
 
