@@ -35,6 +35,8 @@ pub struct Drafted {
 pub enum Doing {
     /// As `kubectl apply -f` would.
     Apply,
+    /// The same, whether or not the namespaces of the objects are there.
+    Judge,
     /// As `kubectl delete -f` would.
     Delete,
 }
@@ -126,7 +128,10 @@ async fn one<T: Part>(
     doing: Doing,
     new: &BTreeSet<String>,
 ) -> Result<Drafted, Error> {
-    let (api, elsewhere, namespace) = api(client, object, new).await?;
+    let (api, elsewhere, namespace) = api(client, object, |namespace| {
+        doing == Doing::Judge || new.contains(namespace)
+    })
+    .await?;
     let name = object.name_any();
     let key = (namespace.unwrap_or_default(), name.clone());
     let label = crate::manifest::label(object);
@@ -161,7 +166,7 @@ async fn one<T: Part>(
                 .replace(&name, &dry, &wanted)
                 .await
                 .map_err(failed("apply"))?;
-            let same = made.data == live.data && made.metadata.labels == live.metadata.labels;
+            let same = made.data == live.data && made.labels() == live.labels();
             (made, if same { "unchanged" } else { "configured" })
         }
         None => {
@@ -188,7 +193,7 @@ async fn one<T: Part>(
 async fn api(
     client: &Client,
     object: &DynamicObject,
-    new: &BTreeSet<String>,
+    may_be_missing: impl Fn(&str) -> bool,
 ) -> Result<
     (
         Api<DynamicObject>,
@@ -221,7 +226,7 @@ async fn api(
     let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let at = |namespace: &str| Api::namespaced_with(client.clone(), namespace, &resource);
     let mut elsewhere = None;
-    if new.contains(&namespace) {
+    if may_be_missing(&namespace) {
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
         let known = namespaces.get_opt(&namespace).await;
         if known
@@ -275,4 +280,53 @@ fn converted<T: Part>(
         Converted::Is(value) => Some(value),
         Converted::Nothing | Converted::Unknown => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(json: Value) -> DynamicObject {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn labels_go_when_the_manifest_that_brought_them_has_them_no_more() {
+        let last = r#"{"metadata":{"labels":{"team":"a","old":"x"}}}"#;
+        let live = object(serde_json::json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": "data",
+                "labels": {"team": "a", "old": "x", "kubernetes.io/metadata.name": "data"},
+                "annotations": {LAST_APPLIED: last},
+            },
+        }));
+        let wanted = object(serde_json::json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "data", "labels": {"team": "b"}},
+        }));
+        let labels = merged(&live, &wanted).metadata.labels.unwrap();
+        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(labels, ["kubernetes.io/metadata.name=data", "team=b"]);
+    }
+
+    #[test]
+    fn a_policys_spec_is_the_manifests_own() {
+        let with = |spec: Value| {
+            object(serde_json::json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "p", "namespace": "shop"}, "spec": spec,
+            }))
+        };
+        let live = with(serde_json::json!({"podSelector": {}, "egress": [{}]}));
+        let wanted = with(serde_json::json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
+        let made = merged(&live, &wanted);
+        assert_eq!(made.data["spec"], wanted.data["spec"]);
+        let change = converted::<NetworkPolicy>(&made, "NetworkPolicy shop/p").unwrap();
+        let policy = change.unwrap();
+        assert_eq!(
+            (policy.ingress.as_deref(), policy.egress.as_deref()),
+            (Some(&[][..]), None)
+        );
+    }
 }

@@ -195,6 +195,7 @@ fn print(trace: &::trace::Trace) {
         ]
     });
     output::table(&["", "WHERE", "WHAT HAPPENS", "WHY"], rows.collect());
+    endpoints(trace);
     let tone = if trace.arrives { Tone::Good } else { Tone::Bad };
     let verdict = toned(&trace.verdict, tone);
     output::print(&if trace.arrives {
@@ -202,4 +203,19 @@ fn print(trace: &::trace::Trace) {
     } else {
         format!("\n{verdict}\n")
     });
+}
+
+/// What policies say of each endpoint of a Service, where they deny any.
+fn endpoints(trace: &::trace::Trace) {
+    let endpoints = trace.services.iter().flat_map(|through| &through.endpoints);
+    let endpoints: Vec<_> = endpoints.collect();
+    if endpoints.len() < 2 || endpoints.iter().all(|one| one.denied.is_none()) {
+        return;
+    }
+    let rows = endpoints.into_iter().map(|one| {
+        let says = one.denied.as_deref().unwrap_or("policies let it through");
+        vec![one.address.to_string(), one.name.clone(), says.to_owned()]
+    });
+    output::print("\n");
+    output::table(&["ENDPOINT", "WHOSE", "POLICIES"], rows.collect());
 }

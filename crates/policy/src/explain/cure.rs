@@ -93,7 +93,7 @@ fn near(cluster: &Cluster, question: &Question, direction: Direction, by: &[Key]
             (true, false) => Some((
                 format!("{field}.ports"),
                 format!(
-                    "is about {}, but its ports are {}, not {}",
+                    "is about {}, but only on {}, not on {}",
                     words::end(other),
                     words::ports(rule.ports.as_deref()),
                     words::asked(question.port),

@@ -94,7 +94,7 @@ pub fn end(end: &End) -> String {
 /// `TCP 5432`, or what has no ports.
 pub fn asked(port: Option<(Protocol, u16)>) -> String {
     port.map_or_else(
-        || "packets without ports (ping)".into(),
+        || "what has no port (ping)".into(),
         |(protocol, number)| format!("{protocol} {number}"),
     )
 }

@@ -23,7 +23,7 @@ pub fn lint(paths: &ClusterPaths, words: &Lint, output: Output) -> Outcome {
             findings.extend(broken(&known));
             return Ok::<_, Failure>(findings);
         }
-        let (after, drafted) = drafted(&known, &objects, Doing::Apply).await?;
+        let (after, drafted) = drafted(&known, &objects, Doing::Judge).await?;
         let written: BTreeSet<(String, model::Key)> =
             drafted.into_iter().map(|one| (one.kind, one.key)).collect();
         let mut findings = explain::lint(&after, &declared);

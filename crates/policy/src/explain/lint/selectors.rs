@@ -121,6 +121,11 @@ impl<'a> Linter<'a> {
             namespaces: namespaces.clone(),
             pods: LabelSelector::default(),
         });
+        // What is told of the policy itself need not be told of each peer.
+        let own = *namespaces == Namespaces::Own;
+        if (own && of.is_empty()) || self.is_dns(namespaces, pods) {
+            return;
+        }
         let whose = match namespaces {
             Namespaces::Own => format!("namespace {}", self.object.0),
             Namespaces::Selected(all) if *all == LabelSelector::default() => "any namespace".into(),
@@ -128,7 +133,7 @@ impl<'a> Linter<'a> {
         };
         let mut cure = near_labels(pods, of.iter().map(|pod| &pod.labels));
         // podSelector alone is about the policy's own namespace.
-        if *namespaces == Namespaces::Own {
+        if own {
             let everywhere = Peer::Pods {
                 namespaces: Namespaces::Selected(LabelSelector::default()),
                 pods: pods.clone(),
@@ -152,6 +157,17 @@ impl<'a> Linter<'a> {
         );
     }
 
+    /// The cluster's DNS is selected as it is everywhere, also where none runs.
+    fn is_dns(&self, namespaces: &Namespaces, pods: &LabelSelector) -> bool {
+        let Namespaces::Selected(selector) = namespaces else {
+            return false;
+        };
+        let system = self.cluster.namespaces.get("kube-system");
+        *pods != LabelSelector::default()
+            && pods.matches(&Labels::from([("k8s-app", "kube-dns")]))
+            && system.is_none_or(|system| selector.matches(&system.labels))
+    }
+
     /// `name: monitoring` is written where namespaces have no such label: their names are in
     /// another one.
     fn namespace_cure(&self, selector: &LabelSelector) -> String {
@@ -164,13 +180,15 @@ impl<'a> Linter<'a> {
                 "namespace {name} exists, without label {key}: write {NAME_LABEL}: {name}, which every namespace has, or kubectl label namespace {name} {key}={name}"
             );
         }
-        near_labels(
-            selector,
-            self.cluster
-                .namespaces
-                .values()
-                .map(|namespace| &namespace.labels),
-        )
+        let all = || self.cluster.namespaces.values().map(|one| &one.labels);
+        let unknown = |key: &str| all().all(|labels| labels.get(key).is_none());
+        let name = selector.match_labels.get("name");
+        if let Some(name) = name.filter(|_| unknown("name")) {
+            return format!(
+                "no namespace has a label name: for the one called {name} write {NAME_LABEL}: {name}, which every namespace has"
+            );
+        }
+        near_labels(selector, all())
     }
 
     /// namespaceSelector and podSelector as two items: either, where most often both is meant.
@@ -229,7 +247,7 @@ fn near_labels<'l>(selector: &LabelSelector, all: impl Iterator<Item = &'l Label
                 .iter()
                 .flat_map(|labels| labels.iter().map(|(key, _)| key.to_owned()));
             match nearest(key, keys).as_slice() {
-                [] => "nobody has any labels".into(),
+                [] => "nothing, if they are still to come".into(),
                 keys => format!("nobody has a label {key}; there are {}", words::list(keys)),
             }
         } else {

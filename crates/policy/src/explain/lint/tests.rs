@@ -174,6 +174,13 @@ fn selectors_that_match_nobody_name_the_near_ones() {
         "spec.ingress[0].from[0].namespaceSelector",
         "there are team=a and team=b",
     );
+    let monitoring = ingress([peers([of("name=monitoring", "")])]);
+    finds(
+        monitoring,
+        "matches-no-namespace",
+        "spec.ingress[0].from[0].namespaceSelector",
+        "write kubernetes.io/metadata.name: monitoring",
+    );
     let lost = policy("shpo/p", "", Some(vec![]), None);
     finds(
         lost,

@@ -40,7 +40,7 @@ fn a_rule_that_lacks_the_port_is_to_have_it() {
     );
     assert_eq!(
         cure.near[0].message,
-        "is about pod shop/web, but its ports are TCP 80, TCP 8000-8079, not TCP 8080"
+        "is about pod shop/web, but only on TCP 80, TCP 8000-8079, not on TCP 8080"
     );
     assert_eq!(
         cure.add,
