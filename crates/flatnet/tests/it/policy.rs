@@ -174,7 +174,7 @@ fn what_is_denied(cluster: &Cluster) {
         .unwrap();
     assert!(denied.contains("shop/deny-all"), "{trace}");
     assert_eq!(
-        trace["policies"][0]["reason"]["isolated"]["by"][0][1],
+        trace["policies"][1]["reason"]["isolated"]["by"][0][1],
         "deny-all"
     );
     // The node of a pod is let in whatever its policies say.
@@ -192,7 +192,7 @@ fn what_opens_again(cluster: &Cluster) {
     let trace = cluster.json(&["trace", "pod/shop/web", "svc/shop/api:8080"]);
     assert_eq!(trace["arrives"], true, "{trace}");
     assert_eq!(
-        trace["policies"][0]["reason"]["rule"]["policy"][1], "web-to-api",
+        trace["policies"][1]["reason"]["rule"]["policy"][1], "web-to-api",
         "{trace}"
     );
     // What is said is what happens.
