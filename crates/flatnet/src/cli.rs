@@ -313,6 +313,15 @@ pub enum Show {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Policies: the pods that some policy is about, by how many rules they are judged, and
+    /// whether the kernel has them so.
+    Policies {
+        /// The pod, NAME or NAMESPACE/NAME [default: all].
+        pod: Option<String>,
+        /// The node [default: all].
+        #[arg(long)]
+        node: Option<String>,
+    },
 }
 
 /// `flatnet agent`.

@@ -33,6 +33,7 @@ struct Status {
     fabric: String,
     pod_mode: String,
     services: Services,
+    policies: Policies,
     /// What is wrong with the network's configuration; the last good one is in force.
     configuration: Option<String>,
     cluster_cidrs: Vec<String>,
@@ -51,6 +52,16 @@ struct Services {
     /// Endpoints that are ready.
     endpoints: usize,
     /// What is wrong with Services and slices, by object and field.
+    problems: Vec<String>,
+}
+
+/// How policies stand.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policies {
+    network_policies: usize,
+    cluster_network_policies: usize,
+    /// What is wrong with policies, by object and field: what is not understood closes.
     problems: Vec<String>,
 }
 
@@ -75,8 +86,10 @@ struct Known {
     config: Option<Config>,
     /// Why it cannot be read.
     bad_config: Option<String>,
-    /// Services and slices, and who is on which node.
+    /// Services and slices, pods and policies.
     cluster: Cluster,
+    /// What is wrong with objects.
+    problems: Vec<String>,
 }
 
 /// Prints how the cluster stands; exit 1 where something is wrong.
@@ -121,20 +134,22 @@ async fn ask(paths: &ClusterPaths) -> Result<Known, String> {
         pods.list(&all),
         maps.get_opt(CONFIG_NAME),
     );
-    let (lists, cluster) = futures::join!(lists, trace::cluster(&client));
+    let (lists, cluster) = futures::join!(lists, trace::view(&client));
     let (version, nodes, pods, map) = lists.map_err(fail)?;
     let config = map.map(|map| api::convert::config(&map)).transpose();
     let (config, bad_config) = match config {
         Ok(config) => (config, None),
         Err(error) => (None, Some(error.to_string())),
     };
+    let (cluster, problems) = cluster.map_err(|failure| failure.to_string())?;
     Ok(Known {
         version: version.git_version,
         nodes: nodes.items,
         pods: pods.items,
         config,
         bad_config,
-        cluster: cluster.map_err(|failure| failure.to_string())?,
+        cluster,
+        problems,
     })
 }
 
@@ -159,6 +174,7 @@ fn assess(
         .map(|node| row(&node.name, known.as_ref()))
         .collect();
     let services = services(plan, known.as_ref(), &config);
+    let policies = known.as_ref().map(policies).unwrap_or_default();
     let configuration = known.as_ref().and_then(|known| known.bad_config.clone());
     Status {
         healthy: api == "ok"
@@ -173,6 +189,7 @@ fn assess(
         fabric: shown(&config.fabric.mode),
         pod_mode: shown(&config.pod_mode),
         services,
+        policies,
         configuration,
         cluster_cidrs: strings(&config.cluster_cidrs),
         service_cidrs: strings(&config.service_cidrs),
@@ -202,6 +219,16 @@ fn services(plan: &Plan, known: Option<&Known>, config: &Config) -> Services {
     services.problems.sort();
     services.problems.dedup();
     services
+}
+
+fn policies(known: &Known) -> Policies {
+    let kinds = ["NetworkPolicy ", "ClusterNetworkPolicy "];
+    let of_policies = |problem: &&String| kinds.iter().any(|kind| problem.starts_with(kind));
+    Policies {
+        network_policies: known.cluster.policies.len(),
+        cluster_network_policies: known.cluster.cluster_policies.len(),
+        problems: known.problems.iter().filter(of_policies).cloned().collect(),
+    }
 }
 
 fn row(name: &str, known: Option<&Known>) -> NodeRow {
@@ -293,6 +320,14 @@ fn print(status: &Status) {
         services.endpoints
     ));
     for problem in &services.problems {
+        text.push_str(&format!("          {}\n", toned(problem, Tone::Bad)));
+    }
+    let policies = &status.policies;
+    let (own, cluster) = (policies.network_policies, policies.cluster_network_policies);
+    text.push_str(&format!(
+        "policies  {own} NetworkPolicies, {cluster} ClusterNetworkPolicies\n"
+    ));
+    for problem in &policies.problems {
         text.push_str(&format!("          {}\n", toned(problem, Tone::Bad)));
     }
     if let Some(wrong) = &status.configuration {

@@ -25,7 +25,7 @@ use crate::output::{self, Tone, toned};
 /// The underlay's MTU: veth pairs and bridges as the kernel makes them.
 const UNDERLAY_MTU: u32 = 1500;
 /// How long an agent may take to say what it holds.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Prints each step a packet takes; exit 1 where it does not arrive.
 pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
@@ -92,29 +92,32 @@ pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
     let map = maps.get(CONFIG_NAME).await.map_err(away)?;
     let config = api::convert::config(&map)?;
-    let listed = tokio::time::timeout(LISTS, cluster(&client)).await;
-    let cluster = listed.map_err(|_| {
+    Ok((view(&client).await?.0, config))
+}
+
+/// What the agents' watches would show, once: objects, and what is wrong with some.
+pub async fn view(client: &Client) -> Result<(Cluster, Vec<String>), Failure> {
+    let listed = tokio::time::timeout(LISTS, list(client)).await;
+    listed.map_err(|_| {
         Failure::Failed(format!(
             "the API server lists nothing within {} s; see: flatnet status",
             LISTS.as_secs()
         ))
-    })?;
-    Ok((cluster?, config))
+    })?
 }
 
-/// What the agents' watches would show, once.
-pub async fn cluster(client: &Client) -> Result<Cluster, Failure> {
+async fn list(client: &Client) -> Result<(Cluster, Vec<String>), Failure> {
     let mut updates = api::watch::changes(client, What::ALL);
-    let mut cluster = Cluster::default();
+    let (mut cluster, mut problems) = (Cluster::default(), Vec::new());
     while let Some(update) = updates.next().await {
         match update {
             Update::Change(change) => {
                 cluster.take(change);
             }
-            Update::Synced => return Ok(cluster),
+            Update::Synced => return Ok((cluster, problems)),
             Update::Problem(error) => return Err(error.into()),
-            // What cannot be understood the agents tell of; the rest is traced all the same.
-            Update::Bad { .. } | Update::Good { .. } => {}
+            Update::Bad { problem, .. } => problems.push(problem),
+            Update::Good { .. } => {}
         }
     }
     Err(Failure::Failed("the API server's lists ended early".into()))

@@ -1,5 +1,6 @@
 //! `show`: what a node should have in its kernel, beside what it has.
 
+mod policies;
 pub mod services;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ pub fn show(paths: &ClusterPaths, what: &Show, output: Output) -> Outcome {
         Show::Routes { node } => routes(paths, &lab, node.as_deref(), output),
         Show::Services { service, node } => {
             services::show(paths, &lab, service.as_deref(), node.as_deref(), output)
+        }
+        Show::Policies { pod, node } => {
+            policies::show(paths, &lab, pod.as_deref(), node.as_deref(), output)
         }
     }
 }
