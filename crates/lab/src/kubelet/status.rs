@@ -115,7 +115,12 @@ fn phase(spec: &PodSpec, state: &PodState, ending: bool, old: Option<&PodStatus>
             "Failed"
         };
     }
-    if !state.initialized && !inits(spec).is_empty() {
+    // With the sandbox goes what is known of its init containers; what ran after them still tells.
+    let begun = spec.containers.iter().any(|container| {
+        let phase = run(container).map(|run| &run.phase);
+        matches!(phase, Some(Phase::Running { .. } | Phase::Ended(_)))
+    });
+    if !state.initialized && !begun && !inits(spec).is_empty() {
         let failed = inits(spec).iter().any(|init| {
             let code = run(init).and_then(Run::ended).map(|ended| ended.code);
             !is_sidecar(init) && code.is_some_and(|code| code != 0)

@@ -364,3 +364,19 @@ fn a_pod_on_the_hosts_network_has_its_address_to_the_end() {
     assert_eq!(status["phase"], "Succeeded");
     assert_eq!(status["podIP"], "10.0.1.10");
 }
+
+/// The sandbox of a pod whose containers ended at once may be gone before its status is told.
+#[test]
+fn a_pod_has_succeeded_although_its_init_containers_are_forgotten() {
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i", "image": "busybox"}],
+        "containers": [{"name": "c", "image": "nginx"}],
+    });
+    let pod = pod(spec, json!({}));
+    for (code, phase) in [(0, "Succeeded"), (1, "Failed")] {
+        let mut state = state(&[("c", run(Phase::Ended(end(code, 20))))]);
+        state.initialized = false;
+        assert_eq!(reported(&pod, &state, false)["phase"], phase);
+    }
+}
