@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use linux::{Host, NetNs, run_in};
 use model::policy::{Namespaces, Peer, PortMatch, PortNumbers, Rule};
 use model::{
-    Change, Changed, Cluster, LabelSelector, Labels, Namespace, NetworkPolicy, Pod, Protocol,
+    Change, Changed, Cluster, Key, LabelSelector, Labels, Namespace, NetworkPolicy, Pod, Protocol,
 };
 use policy::plan::Plan;
 use policy::{Local, Locals, Policies};
@@ -30,7 +30,10 @@ fn main() {
         cluster.pods.len(),
         cluster.policies.len()
     );
-    for every in [90, 1] {
+    // As many as a node commonly has, then all; or so many as are asked for.
+    let asked = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
+    let shares = asked.map_or_else(|| vec![90, 1], |every: usize| vec![every]);
+    for every in shares {
         let locals = locals(&cluster, every);
         pure(&cluster, &locals);
         if testing::root("the kernel's part of the bench") {
@@ -155,17 +158,34 @@ fn locals(cluster: &Cluster, every: usize) -> Locals {
     locals.collect()
 }
 
-/// The changes that are measured, by their name.
-fn changes() -> Vec<(&'static str, Vec<Change>)> {
-    let all = || (0..CHANGES).map(|round| (round, (round * 37) % NAMESPACES));
-    let relabelled = all().map(|(round, n)| pod(n, round % PODS, (round + 3) % APPS, 2 + round));
-    let rewritten = all().map(|(round, n)| policy(n, round % POLICIES, 9000 + round as u16));
-    let moved = all().map(|(round, n)| namespace(n, (round + n) % 11));
+/// The changes that are measured, by their name: all are about pods here or their peers.
+fn changes(locals: &Locals) -> Vec<(&'static str, Vec<Change>)> {
+    let here: Vec<(u32, u32)> = locals.values().map(|local| place(&local.pod)).collect();
+    let all = || {
+        let rounds = 0..CHANGES;
+        rounds.map(|round| (round, here[(round as usize * 37) % here.len()]))
+    };
+    let relabelled = all().map(|(round, (n, at))| {
+        let (other, version) = ((at + 1) % PODS, 2 + round);
+        pod(n, other, (round + 3) % APPS, version)
+    });
+    // One that selects the pod that is here.
+    let rewritten = all().map(|(round, (n, at))| {
+        let one = at % APPS + APPS * (round % (POLICIES / APPS));
+        policy(n, one, 9000 + round as u16)
+    });
+    let moved = all().map(|(round, (n, _))| namespace(n, (round + n) % 11));
     vec![
         ("one pod's labels", relabelled.collect()),
         ("one policy", rewritten.collect()),
         ("one namespace's labels", moved.collect()),
     ]
+}
+
+/// Number of a pod's namespace, and its own.
+fn place((namespace, name): &Key) -> (u32, u32) {
+    let number = name.rsplit('-').next().unwrap();
+    (namespace[2..].parse().unwrap(), number.parse().unwrap())
 }
 
 fn pure(cluster: &Cluster, locals: &Locals) {
@@ -183,7 +203,7 @@ fn pure(cluster: &Cluster, locals: &Locals) {
         plan.sets().len(),
         plan.elements(),
     );
-    for (name, changes) in changes() {
+    for (name, changes) in changes(locals) {
         let mut times = Vec::new();
         for change in changes {
             let mut changed = Changed::default();
@@ -211,7 +231,7 @@ fn in_kernel(cluster: &Cluster, locals: &Locals) {
         resident() >> 20,
         most_resident() >> 20,
     );
-    for (name, changes) in changes() {
+    for (name, changes) in changes(locals) {
         let mut times = Vec::new();
         let mut made = 0;
         for change in changes {
