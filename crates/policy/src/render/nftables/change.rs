@@ -297,3 +297,112 @@ fn change_generation(ops: &mut Vec<Op>, was: Generation, is: Generation) {
     ops.push(Op::FlushChain(JUDGED.to_owned()));
     ops.push(Op::AddRule(JUDGED.to_owned(), rule));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::policy::{Namespaces, Peer, Rule};
+    use model::{Change as News, Changed, Cluster, NetworkPolicy, Pod};
+    use nft::apply;
+
+    use super::*;
+    use crate::plan::{Local, Locals};
+
+    fn pod(number: u16, node: &str) -> Arc<Pod> {
+        let [b, a] = number.to_be_bytes();
+        Arc::new(Pod {
+            namespace: "shop".into(),
+            name: format!("pod{number}"),
+            uid: String::new(),
+            node: node.into(),
+            ips: vec![IpAddr::from([10, 244, b, a])],
+            host_network: false,
+            labels: Default::default(),
+            ports: Vec::new(),
+            created: 0,
+            leaving: false,
+        })
+    }
+
+    /// So many pods, of which the first is here and lets all of its namespace in.
+    fn world(pods: u16) -> (Cluster, Locals) {
+        let mut cluster = Cluster::default();
+        for number in 1..=pods {
+            let node = if number == 1 { "node1" } else { "node2" };
+            cluster.take(News::Pod(pod(number, node)));
+        }
+        cluster.take(News::Policy(Arc::new(allow(Namespaces::Own))));
+        let local = Local {
+            pod: ("shop".into(), "pod1".into()),
+            uid: String::new(),
+            ips: vec![IpAddr::from([10, 244, 0, 1])],
+        };
+        let container = ("c1".to_owned(), "eth0".to_owned());
+        (cluster, Locals::from([(container, local)]))
+    }
+
+    fn allow(namespaces: Namespaces) -> NetworkPolicy {
+        let pods = Default::default();
+        let peers = Some(vec![Peer::Pods { namespaces, pods }]);
+        NetworkPolicy {
+            namespace: "shop".into(),
+            name: "own".into(),
+            ingress: Some(vec![Rule { peers, ports: None }]),
+            ..NetworkPolicy::default()
+        }
+    }
+
+    fn leads(op: &Op) -> bool {
+        matches!(op, Op::AddElements(_, elements)
+            if elements.iter().any(|(_, datum)| matches!(datum, Some(Datum::Verdict(_)))))
+    }
+
+    #[test]
+    fn what_is_large_is_filled_before_anything_is_decided() {
+        let (cluster, locals) = world(10_000);
+        let plan = Plan::of("node1", &cluster, &locals);
+        let (generation, change) = Change::whole(&plan, None, Generation::of(7));
+        let steps = change.transactions();
+        assert_eq!(steps.len(), 4);
+        let mut table = None;
+        let (last, first) = steps.split_last().unwrap();
+        for step in first {
+            table = apply(table, step).unwrap();
+            let there: &Compiled = table.as_ref().unwrap();
+            assert!(there.chains.is_empty());
+            let count = |op: &Op| match op {
+                Op::AddElements(_, elements) => elements.len(),
+                _ => 0,
+            };
+            assert!(step.ops.iter().map(count).sum::<usize>() <= MOST_ELEMENTS);
+        }
+        let table = apply(table, last).unwrap();
+        assert_eq!(table, compiled(&plan, generation.unwrap().number()));
+    }
+
+    #[test]
+    fn a_new_list_is_there_by_a_transaction_before_what_leads_to_it() {
+        let (mut cluster, locals) = world(3);
+        let mut plan = Plan::of("node1", &cluster, &locals);
+        let generation = Generation::of(7);
+        let have = compiled(&plan, generation.number());
+        let mut changed = Changed::default();
+        let other = Arc::new(allow(Namespaces::Selected(Default::default())));
+        cluster.note(News::Policy(other), &mut changed);
+        let delta = plan.update(&cluster, &changed, &locals);
+        let next = generation.next();
+        let step = Change::of(&plan, &delta, generation, next).transactions();
+        let (_, whole) = Change::whole(&plan, have.as_ref(), generation);
+        for steps in [step, whole.transactions()] {
+            let [before, last] = steps.as_slice() else {
+                panic!("{} transactions", steps.len());
+            };
+            assert!(!before.ops.iter().any(leads));
+            assert!(before.ops.iter().any(|op| matches!(op, Op::AddRule(..))));
+            assert!(last.ops.iter().any(leads));
+            let table = apply(have.clone(), before).unwrap();
+            assert_eq!(apply(table, last).unwrap(), compiled(&plan, next.number()));
+        }
+    }
+}
