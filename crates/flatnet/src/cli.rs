@@ -336,7 +336,7 @@ pub struct Agent {
     /// Kubeconfig [default: that of --config, else the pod's service account].
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Remove all rules of Services from this node, and end.
+    /// Remove all rules of Services and policies from this node, and end.
     #[arg(long)]
     pub cleanup: bool,
     /// Socket for the CNI plugin and the command line.
