@@ -9,8 +9,10 @@ use ipnet::IpNet;
 use model::Protocol;
 use model::config::{FabricMode, PodMode, ServicesMode};
 
+mod monitor;
 mod policy;
 
+pub use monitor::Monitor;
 pub use policy::{Lint, List, Matrix, Policy, Test};
 
 const EXAMPLES: &str = "\
@@ -90,6 +92,8 @@ pub enum Command {
     Check(Check),
     /// Each step a packet takes from SRC to DST, and why.
     Trace(Trace),
+    /// What happens to connections, on all nodes, as it happens: which are denied, and by whom.
+    Monitor(Monitor),
     /// Who may talk to whom: policies of a pod, who reaches whom, what a manifest would change, lint.
     Policy {
         /// What to ask.

@@ -86,8 +86,11 @@ impl Counts {
         for (at, direction) in Direction::ALL.into_iter().enumerate() {
             let (side, now) = (&mut self.sides[at], counted[at].unwrap_or_default());
             if now < side.counter {
-                // Its chain was made anew.
-                *side = Side::default();
+                // Its chain was made anew, and all that was told lately is of it.
+                *side = Side {
+                    told: side.lately,
+                    ..Side::default()
+                };
             }
             news.denied[at] = now - side.counter;
             side.denied += news.denied[at];
@@ -149,7 +152,12 @@ mod tests {
         counts.begin(&[Some(1000), Some(0)]);
         tell(&mut counts, 5);
         assert_eq!(counts.take(&[Some(1005), Some(0)]), news([5, 0], &[]));
-        assert_eq!(counts.take(&[Some(2), Some(0)]).denied, [2, 0]);
+        tell(&mut counts, 2);
+        assert_eq!(counts.take(&[Some(2), Some(0)]), news([2, 0], &[]));
+        tell(&mut counts, 1);
+        assert_eq!(counts.take(&[None, Some(0)]), news([0, 0], &[]));
+        let anew = counts.take(&[Some(3), Some(0)]);
+        assert_eq!(anew, news([3, 0], &[(Some(INGRESS), 2)]));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod daemons;
 pub mod lab;
+mod monitor;
 mod node;
 mod policy;
 mod run;
@@ -112,6 +113,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Node { action } => node::node(paths, action, output),
         Command::Check(check) => check::check(&paths, &check, output),
         Command::Trace(trace) => trace::trace(&paths, &trace, output),
+        Command::Monitor(monitor) => monitor::monitor(&paths, &monitor, output),
         Command::Policy { what } => policy::policy(&paths, &what, output),
         Command::Show { what } => show::show(&paths, &what, output),
         Command::Agent(agent) => daemons::agent(agent),
@@ -122,10 +124,10 @@ fn dispatch(cli: Cli) -> Outcome {
 
 /// Commands that enter or change what only root may.
 fn needs_root(command: &Command) -> bool {
-    use Command::{Check, Client, Down, Node, Show};
+    use Command::{Check, Client, Down, Monitor, Node, Show};
     matches!(
         command,
-        Check(_) | Client(_) | Down(_) | Node { .. } | Show { .. }
+        Check(_) | Client(_) | Down(_) | Monitor(_) | Node { .. } | Show { .. }
     )
 }
 

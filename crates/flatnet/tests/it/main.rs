@@ -7,6 +7,7 @@ mod balancer;
 mod cluster;
 mod life;
 mod modes;
+mod monitor;
 mod policies;
 mod policy;
 mod refusals;
