@@ -23,6 +23,7 @@ Examples:
   flatnet up --fabric host-gw             change the fabric of the live cluster
   flatnet check                           try every path there should be
   flatnet trace pod/web-0 pod/db-0:5432   each step a packet takes, and why
+  flatnet monitor --drops                 what policies deny, as it happens
   flatnet down                            and away, leaving nothing";
 
 /// The whole network of a Kubernetes cluster in one program.
