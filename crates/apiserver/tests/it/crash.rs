@@ -6,6 +6,8 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -124,8 +126,9 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
                 "{name}"
             );
         }
+        let made = Arc::new(AtomicUsize::new(0));
         let writers = (0..8).map(|writer| {
-            let client = client.clone();
+            let (client, count) = (client.clone(), made.clone());
             tokio::spawn(async move {
                 let mut done = Vec::new();
                 for n in 0.. {
@@ -139,13 +142,11 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
                         )
                         .unwrap();
                     match client.request::<serde_json::Value>(request).await {
-                        Ok(made) => done.push((
-                            name,
-                            made["metadata"]["resourceVersion"]
-                                .as_str()
-                                .unwrap()
-                                .to_owned(),
-                        )),
+                        Ok(made) => {
+                            let version = made["metadata"]["resourceVersion"].as_str();
+                            done.push((name, version.unwrap().to_owned()));
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(_) => break,
                     }
                 }
@@ -154,13 +155,18 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
         });
         let writers: Vec<_> = writers.collect();
         tokio::time::sleep(Duration::from_millis(400)).await;
+        // A busy machine may not have come to the first yet.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while made.load(Ordering::Relaxed) == 0 {
+            let late = tokio::time::Instant::now() > deadline;
+            assert!(!late, "round {round}: nothing is written");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         process.child.kill().unwrap();
         process.child.wait().unwrap();
-        let before = acknowledged.len();
         for writer in writers {
             acknowledged.extend(writer.await.unwrap());
         }
-        assert!(acknowledged.len() > before, "the round wrote something");
     }
     let process = Process::start(dir.path(), false);
     let client = server::client(dir.path(), &process.url, "admin", Some("system:masters")).await;
