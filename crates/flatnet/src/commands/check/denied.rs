@@ -8,6 +8,7 @@ use model::{Cluster, Direction, EndpointSlice, Node, Protocol};
 use policy::explain::{self, Question, Reason, Side, words};
 
 use super::paths::{End, Place};
+use super::probe::Patience;
 
 /// What is to become of a try.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,9 @@ impl Fate {
     pub fn wrong<T>(&self, went: &Result<T, String>) -> Option<String> {
         match (self, went) {
             (Self::Passes, Err(why)) => Some(why.clone()),
-            (Self::Denied(by), Ok(_)) => Some(format!("passes, but is {by}")),
+            (Self::Denied(by), Ok(_)) => {
+                Some(format!("passes, but is {by}, see: flatnet show policies"))
+            }
             _ => None,
         }
     }
@@ -54,10 +57,14 @@ const DENIED: Duration = Duration::from_millis(700);
 
 impl Fates {
     /// How long a try may take, where `whole` is for what is to pass.
-    pub fn patience(&self, whole: Duration) -> Duration {
-        match (&self.tcp, &self.udp) {
-            (Fate::Denied(_), Fate::Denied(_)) => whole.min(DENIED),
-            _ => whole,
+    pub fn patience(&self, whole: Duration) -> Patience {
+        let of = |fate: &Fate| match fate {
+            Fate::Denied(_) => whole.min(DENIED),
+            Fate::Passes | Fate::Varies(_) => whole,
+        };
+        Patience {
+            tcp: of(&self.tcp),
+            udp: of(&self.udp),
         }
     }
 }
@@ -304,7 +311,9 @@ mod tests {
         assert_eq!(denied.denied::<()>(&failed), Some(DENIED.into()));
         assert_eq!(
             denied.wrong(&passed),
-            Some(format!("passes, but is {DENIED}"))
+            Some(format!(
+                "passes, but is {DENIED}, see: flatnet show policies"
+            ))
         );
         let varies = Fate::Varies(DENIED.into());
         assert_eq!(

@@ -38,6 +38,15 @@ pub struct Tried {
     pub seen: Option<IpAddr>,
 }
 
+/// How long a try may take, by protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A connection and its answer.
+    pub tcp: Duration,
+    /// A datagram and its answer.
+    pub udp: Duration,
+}
+
 /// What a server told of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -111,7 +120,7 @@ impl Station {
     }
 
     /// Tries the path to another end.
-    pub async fn call(&self, other: &Self, v6: bool, patience: Duration) -> Tried {
+    pub async fn call(&self, other: &Self, v6: bool, patience: Patience) -> Tried {
         let (Some(tcp), Some(udp)) = (other.answers_tcp(v6), other.answers_udp(v6)) else {
             let none = || "no address of this family".to_owned();
             return Tried {
@@ -127,13 +136,16 @@ impl Station {
             .and_then(|own| Ok(own.min(mtu(&other.netns, &other.link)?)));
         let large = async {
             let whole = whole?;
-            self.udp(udp, whole.saturating_sub(headers), patience)
+            self.udp(udp, whole.saturating_sub(headers), patience.udp)
                 .await
                 .map(|_| whole)
                 .map_err(|why| format!("{whole} bytes, not to be split: {why}"))
         };
-        let (tcp, asked, large) =
-            tokio::join!(self.tcp(tcp, patience), self.udp(udp, 32, patience), large,);
+        let (tcp, asked, large) = tokio::join!(
+            self.tcp(tcp, patience.tcp),
+            self.udp(udp, 32, patience.udp),
+            large,
+        );
         let (tcp, seen) = match tcp {
             Ok((took, told)) => (Ok(took), Some(told.seen)),
             Err(why) => (Err(why), None),

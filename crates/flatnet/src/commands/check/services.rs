@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::denied::{self, Fate, Fates, Way};
 use super::paths::{End, Kind, Place};
 use super::pods::{NAMESPACE, POD, SERVES, code, failed, names};
-use super::probe::{REFUSED, Station, Told};
+use super::probe::{Patience, REFUSED, Station, Told};
 use crate::commands::Failure;
 
 /// The port that the endpoints listen on.
@@ -22,7 +22,7 @@ pub const TARGET: u16 = 9376;
 /// The Services' port.
 const PORT: u16 = 80;
 /// How long endpoints and a load balancer's address may take to be known.
-const PATIENCE: Duration = Duration::from_secs(5);
+const KNOWN: Duration = Duration::from_secs(5);
 /// How long the nodes may take to follow: a connection begun before they did fails only after its
 /// whole time, and is then tried once more.
 pub const SETTLE: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ pub async fn make(client: &Client, nodes: &[String], ends: &[End]) -> Result<Vec
         }
     }
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), NAMESPACE);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KNOWN;
     loop {
         let all = ListParams::default();
         let services = api.list(&all).await;
@@ -415,7 +415,7 @@ impl Try {
         station: &Station,
         ends: &[End],
         start: Instant,
-        patience: Duration,
+        patience: Patience,
         fates: &Fates,
     ) -> Outcome {
         loop {
@@ -431,18 +431,18 @@ impl Try {
         &self,
         station: &Station,
         ends: &[End],
-        patience: Duration,
+        patience: Patience,
         fates: &Fates,
     ) -> Outcome {
         let mut outcome = Outcome::default();
         match self.want {
             Want::Connection => {
-                let tcp = station.connect(self.address, patience).await;
+                let tcp = station.connect(self.address, patience.tcp).await;
                 outcome.causes.extend(fates.tcp.wrong(&tcp));
                 outcome.denied = fates.tcp.denied(&tcp);
                 outcome.tcp = tcp.ok();
             }
-            Want::Refusal => match station.tcp(self.address, patience).await {
+            Want::Refusal => match station.tcp(self.address, patience.tcp).await {
                 Ok((_, told)) => outcome.causes.push(format!("{} answers", told.server)),
                 Err(why) if why == REFUSED => {}
                 Err(why) => {
@@ -457,8 +457,8 @@ impl Try {
             }
             Want::Answer { source, near } => {
                 let (tcp, udp) = tokio::join!(
-                    station.tcp(self.address, patience),
-                    station.udp(self.address, 32, patience)
+                    station.tcp(self.address, patience.tcp),
+                    station.udp(self.address, 32, patience.udp)
                 );
                 let named = |what: &str, why| format!("{what}: {why}");
                 let (of_tcp, of_udp) = (fates.tcp.wrong(&tcp), fates.udp.wrong(&udp));
@@ -478,13 +478,13 @@ impl Try {
     async fn again(
         &self,
         station: &Station,
-        patience: Duration,
+        patience: Patience,
         fate: &Fate,
         outcome: &mut Outcome,
     ) {
         let mut before: Option<IpAddr> = None;
         for _ in 0..6 {
-            let tcp = station.tcp(self.address, patience).await;
+            let tcp = station.tcp(self.address, patience.tcp).await;
             outcome.causes.extend(fate.wrong(&tcp));
             outcome.denied = fate.denied(&tcp);
             let Ok((took, told)) = tcp else {
