@@ -27,7 +27,7 @@ fn socket(lab: &Lab, pod: &str, at: SocketAddr) -> UdpSocket {
 fn arrives(from: &UdpSocket, to: &UdpSocket, at: SocketAddr, time: Duration) -> bool {
     from.send_to(b"!", at).unwrap();
     to.set_read_timeout(Some(time)).unwrap();
-    to.recv(&mut [0; 8]).is_ok()
+    probe::undisturbed(|| to.recv(&mut [0; 8])).is_ok()
 }
 
 /// The address that the kernel has given a link by itself.
@@ -141,7 +141,7 @@ fn errors_belong_to_their_connection() {
             client.send(b"?").unwrap();
             let time = if told { LONG } else { SILENCE };
             client.set_read_timeout(Some(time)).unwrap();
-            let error = client.recv(&mut [0; 8]).unwrap_err();
+            let error = probe::undisturbed(|| client.recv(&mut [0; 8])).unwrap_err();
             let refused = error.kind() == ErrorKind::ConnectionRefused;
             assert_eq!(refused, told, "{from} -> {to}, {}: {error}", at.0);
         }

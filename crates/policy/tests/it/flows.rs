@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use linux::{FlowFilter, Kernel, run_in};
+use linux::{FlowFilter, Kernel, Monitor, run_in};
 use model::{Change, Labels, Protocol};
+use nft::{Family, Op, Transaction};
+use policy::render::nftables::TABLE;
 use serde_json::{Value as Json, json};
 
 use crate::lab::{self, Lab};
@@ -295,7 +297,7 @@ fn what_stays_allowed_loses_nothing() {
                         sent += 1;
                         let start = Instant::now();
                         socket.send(&sent.to_be_bytes()).unwrap();
-                        let read = socket.recv(&mut buffer);
+                        let read = probe::undisturbed(|| socket.recv(&mut buffer));
                         let back = read.map(|_| u64::from_be_bytes(buffer));
                         assert!(
                             matches!(back, Ok(back) if back == sent),
@@ -356,7 +358,7 @@ fn pair(lab: &Lab, from: &str, to: &str, v6: bool) -> (TcpStream, TcpStream) {
 fn arrives(from: &mut TcpStream, to: &mut TcpStream, time: Duration) -> bool {
     from.write_all(b"!").unwrap();
     to.set_read_timeout(Some(time)).unwrap();
-    match to.read(&mut [0; 64]) {
+    match probe::undisturbed(|| to.read(&mut [0; 64])) {
         Ok(len) => len > 0,
         Err(error) => {
             assert!(matches!(error.kind(), ErrorKind::WouldBlock), "{error}");
@@ -409,4 +411,35 @@ fn a_forgotten_connection_opens_nothing() {
         assert!(arrives(&mut client, &mut server, LONG), "it goes on");
         println!("goes on after {:?}", start.elapsed());
     }
+}
+
+/// Somebody else's `nft flush ruleset`, under a loop like the agent's.
+#[test]
+fn a_flushed_table_is_back_at_once() {
+    if !testing::root("a_flushed_table_is_back_at_once") {
+        return;
+    }
+    let mut lab = Lab::new();
+    let mut traffic = Traffic::open(&lab, between_pods(&lab));
+    lab.take(policy("closed", "x", &json!({"podSelector": {}})));
+    lab.settle();
+    let mut monitor = Monitor::open_in(&lab.nodes[0].station.netns).unwrap();
+    let delete = Transaction {
+        family: Family::Inet,
+        table: TABLE.into(),
+        ops: vec![Op::DeleteTable],
+    };
+    lab.nodes[0].host.nftables.apply(&delete).unwrap();
+    let start = Instant::now();
+    let mut changes = 0;
+    while changes == 0 && start.elapsed() < LONG {
+        let events = monitor.wait(Duration::from_millis(50)).unwrap();
+        let policies = &mut lab.nodes[0].policies;
+        if events.iter().filter(|event| policies.notice(event)).count() > 0 {
+            changes = lab.turn(0).changes;
+        }
+    }
+    assert!(changes > 0, "nothing was done about it");
+    let expected = oracle::expected(&lab, &lab.cluster, &traffic.probes());
+    assert_eq!(traffic.differences(&lab, &expected), [""; 0]);
 }

@@ -102,7 +102,7 @@ impl Lab {
     /// A host outside that serves these ports.
     pub fn add_host(&mut self, name: &str, ips: [IpAddr; 2], ports: &[u16]) {
         let mut station = Station::new();
-        pings(&station);
+        tune(&station);
         let link = format!("host{}", self.hosts.len());
         let router = ROUTER.map(ip);
         self.underlay.attach(&link, &mut station, ips, router);
@@ -125,6 +125,9 @@ impl Lab {
             lab.start(&pod, &PORTS);
             lab.take(Change::Pod(Arc::new(pod)));
         }
+        for pod in others() {
+            lab.take(Change::Pod(Arc::new(pod)));
+        }
         lab
     }
 
@@ -132,7 +135,7 @@ impl Lab {
         let node = node(number);
         let mut station = Station::new();
         station.forwards();
-        pings(&station);
+        tune(&station);
         let port = format!("port{number}");
         self.underlay.cable(&port, &mut station);
         let (bridge, index) = (self.underlay.index("fn-br0"), self.underlay.index(&port));
@@ -212,7 +215,7 @@ impl Lab {
     pub fn attach(&mut self, pod: &Pod) {
         let at = usize::from(pod.node != self.nodes[0].node.name);
         let mut station = Station::new();
-        pings(&station);
+        tune(&station);
         self.links += 1;
         let link = format!("fn-{:011x}", self.links);
         let ips = [pod.ips[0], pod.ips[1]];
@@ -303,10 +306,14 @@ impl LabNode {
     }
 }
 
-/// Lets the station ping without a raw socket.
-fn pings(station: &Station) {
+/// Lets the station ping without a raw socket; what is cut is sent again soon, and often.
+fn tune(station: &Station) {
     run_in(&station.netns, || {
         linux::sysctl::write("net/ipv4/ping_group_range", "0\t2147483647").unwrap();
+        let often = linux::sysctl::write_if_possible("net/ipv4/tcp_rto_max_ms", "1000");
+        if often.unwrap() {
+            linux::sysctl::write("net/ipv4/tcp_retries2", "255").unwrap();
+        }
     })
     .unwrap();
 }
@@ -382,6 +389,29 @@ pub fn pod(number: usize, (namespace, name): &Key) -> Pod {
     }
 }
 
+/// Pods that have no addresses of their own, whatever selects them: one is of the host's network,
+/// one was here before and is leaving.
+fn others() -> [Pod; 2] {
+    let host = Pod {
+        name: "host".into(),
+        uid: "x-host".into(),
+        node: "node2".into(),
+        ips: node(2).addresses,
+        host_network: true,
+        ..pod(1, &key("x/b"))
+    };
+    let before = Pod {
+        name: "before".into(),
+        uid: "y-before".into(),
+        ips: addresses(0, 10).into(),
+        node: "node1".into(),
+        leaving: true,
+        created: 2,
+        ..pod(5, &key("y/c"))
+    };
+    [host, before]
+}
+
 /// The addresses of a node's pods.
 pub fn addresses(node: usize, host: u8) -> [IpAddr; 2] {
     let number = node as u8 + 1;
@@ -432,6 +462,9 @@ pub fn beginning() -> Cluster {
     }
     for (at, key) in keys().enumerate() {
         cluster.take(Change::Pod(Arc::new(pod(at, &key))));
+    }
+    for pod in others() {
+        cluster.take(Change::Pod(Arc::new(pod)));
     }
     cluster
 }

@@ -363,12 +363,26 @@ pub fn reaches(lab: &Lab, from: &Place, to: SocketAddr, expected: bool) -> Outco
         Ok(()) | Err(nix::Error::EINPROGRESS) => {}
         Err(errno) => return failed(errno),
     }
-    let time = if expected { LONG } else { SILENCE * 4 };
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-    match poll(&mut fds, timeout) {
-        Ok(1) => connected(fd.as_fd()),
-        _ => Outcome::Silence,
+    let end = Instant::now() + if expected { LONG } else { SILENCE * 4 };
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(1) => return connected(fd.as_fd()),
+            Err(nix::Error::EINTR) => {}
+            _ => return Outcome::Silence,
+        }
+    }
+}
+
+/// Reads again where a signal came between: a socket with a timeout does not by itself.
+pub fn undisturbed(mut read: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

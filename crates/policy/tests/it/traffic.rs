@@ -99,32 +99,40 @@ impl Open {
 }
 
 /// Connections that stay open.
-pub struct Traffic(Vec<Open>);
+pub struct Traffic {
+    all: Vec<Open>,
+    opened: Instant,
+}
 
 impl Traffic {
     /// Opens them; all must be allowed now.
     pub fn open(lab: &Lab, probes: impl IntoIterator<Item = Probe>) -> Self {
         let open = probes.into_iter().map(|probe| Open::new(lab, probe));
-        Self(open.collect())
+        Self {
+            all: open.collect(),
+            opened: Instant::now(),
+        }
     }
 
     /// Which they are.
     pub fn probes(&self) -> Vec<Probe> {
-        self.0.iter().map(|open| open.probe.clone()).collect()
+        self.all.iter().map(|open| open.probe.clone()).collect()
     }
 
     /// Sends something over each at once: where the outcome is not what is expected.
     pub fn differences(&mut self, lab: &Lab, expected: &[bool]) -> Vec<String> {
+        // Without a bound of its own TCP waits, before it sends again, as long again as it was cut.
+        let patience = LONG + self.opened.elapsed() * 2;
         let begun = Instant::now();
-        let before: Vec<u64> = self.0.iter().map(|open| open.back).collect();
-        self.0.iter_mut().for_each(Open::send);
+        let before: Vec<u64> = self.all.iter().map(|open| open.back).collect();
+        self.all.iter_mut().for_each(Open::send);
         let missing = |open: &Open, expected: &bool| *expected && open.back < open.sent;
-        while begun.elapsed() < LONG {
-            let both = self.0.iter().zip(expected);
+        while begun.elapsed() < patience {
+            let both = self.all.iter().zip(expected);
             if !both.clone().any(|(open, expected)| missing(open, expected)) {
                 break;
             }
-            self.read(LONG - begun.elapsed().min(LONG));
+            self.read(patience - begun.elapsed().min(patience));
         }
         let cut = expected.iter().any(|expected| !expected);
         let end = Instant::now() + SILENCE.max(begun.elapsed().min(SILENCE * 20));
@@ -132,7 +140,7 @@ impl Traffic {
             lab.server.barrier();
             self.read(end.saturating_duration_since(Instant::now()));
         }
-        let all = self.0.iter().zip(expected).zip(before);
+        let all = self.all.iter().zip(expected).zip(before);
         let wrong = all.filter_map(|((open, expected), before)| {
             if missing(open, expected) {
                 Some(format!("{} is cut, should be open", open.probe))
@@ -147,7 +155,7 @@ impl Traffic {
 
     fn read(&mut self, time: Duration) {
         let waiting = |open: &&mut Open| open.back < open.sent;
-        let mut open: Vec<&mut Open> = self.0.iter_mut().filter(waiting).collect();
+        let mut open: Vec<&mut Open> = self.all.iter_mut().filter(waiting).collect();
         let fds = open
             .iter()
             .map(|open| PollFd::new(open.fd(), PollFlags::POLLIN));
