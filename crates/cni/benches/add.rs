@@ -36,17 +36,23 @@ fn main() {
         );
     }
     let mut ours = (Vec::new(), Vec::new());
+    let mut nameless = Vec::new();
     let mut theirs = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let pod = Pod::new(&format!("c{round}"));
         ours.0.push(timed(|| drop(node.add_named(&pod))));
         ours.1.push(timed(|| node.del(&pod)));
+        let other = Pod::new(&format!("n{round}"));
+        nameless.push(timed(|| drop(node.add(&other))));
+        node.del(&other);
         if let Some(peer) = &bridged {
             let pod = Pod::new(&format!("c{round}"));
             theirs.0.push(timed(|| peer.call("ADD", &pod)));
             theirs.1.push(timed(|| peer.call("DEL", &pod)));
         }
     }
+    let (median, p90) = quantiles(nameless);
+    println!("cni ADD of what no policy is about: median {median:.2} ms, p90 {p90:.2} ms");
     for (name, ours, theirs) in [("ADD", ours.0, theirs.0), ("DEL", ours.1, theirs.1)] {
         let (median, p90) = quantiles(ours);
         print!("cni {name}: flatnet median {median:.2} ms, p90 {p90:.2} ms");
