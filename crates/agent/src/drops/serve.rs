@@ -18,8 +18,8 @@ const AT_ONCE: usize = 256;
 /// A reader that takes nothing for so long is cut off.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// An empty line is written when nothing has happened for so long: a reader that is gone is
-/// noticed.
-const QUIET: Duration = Duration::from_secs(10);
+/// noticed, and its place is free for another.
+const QUIET: Duration = Duration::from_secs(1);
 
 impl Drops {
     /// Tells a reader of events until it goes away: those from `place` on (the run and number of

@@ -23,6 +23,12 @@ use crate::node::{METRICS, Node, eventually};
 const CLIENT: [u8; 4] = [10, 244, 1, 5];
 const SERVER: [u8; 4] = [10, 244, 1, 6];
 
+/// What the rules of policies tell.
+const SOME: Limit = Limit {
+    rate: 100,
+    burst: 100,
+};
+
 /// Denies what goes to UDP port 53 of this host.
 fn deny(node: &Node, limit: Limit) {
     let log = Log {
@@ -112,6 +118,19 @@ struct Reader {
 
 impl Reader {
     fn open(node: &Node, place: Option<(u64, u64)>, past: bool) -> Self {
+        let (lines, answer) = Self::answer(node, place, past);
+        assert_eq!(answer["node"], "node1");
+        assert!(answer["problem"].is_null(), "{answer}");
+        let run = answer["run"].as_u64().unwrap();
+        Self { lines, run }
+    }
+
+    /// The stream, and what the agent says first.
+    fn answer(
+        node: &Node,
+        place: Option<(u64, u64)>,
+        past: bool,
+    ) -> (BufReader<UnixStream>, serde_json::Value) {
         let mut stream = UnixStream::connect(node.socket()).unwrap();
         let request = serde_json::to_vec(&Request::Drops { place, past }).unwrap();
         stream.write_all(&request).unwrap();
@@ -125,10 +144,7 @@ impl Reader {
         let Answer::Ok(answer) = serde_json::from_str(&line).unwrap() else {
             panic!("{line}");
         };
-        assert_eq!(answer["node"], "node1");
-        assert!(answer["problem"].is_null(), "{answer}");
-        let run = answer["run"].as_u64().unwrap();
-        Self { lines, run }
+        (lines, answer)
     }
 
     fn next(&mut self) -> Line {
@@ -188,13 +204,7 @@ fn denied_connections_are_told_by_name() {
         return;
     }
     let node = with_pods();
-    deny(
-        &node,
-        Limit {
-            rate: 100,
-            burst: 100,
-        },
-    );
+    deny(&node, SOME);
     let agent = node.start_unaware(&Config::default());
     for change in [pod("web-0", CLIENT), pod("db-0", SERVER), closed()] {
         agent.change(change);
@@ -254,13 +264,7 @@ fn a_flood_is_counted_and_not_told() {
     const PACKETS: u64 = 5_000;
     const PORTS: Range<u16> = 10_000..15_000;
     let node = with_pods();
-    deny(
-        &node,
-        Limit {
-            rate: 100,
-            burst: 100,
-        },
-    );
+    deny(&node, SOME);
     let agent = node.start_unaware(&Config::default());
     agent.change(pod("db-0", SERVER));
     listens(&node);
@@ -283,6 +287,33 @@ fn a_flood_is_counted_and_not_told() {
         (metric(&node, DENIED), metric(&node, LOST)),
         (PACKETS, unseen)
     );
+}
+
+/// Where another program listens, the agent says so and goes on, and listens when it can.
+#[test]
+fn another_listener_is_told_of() {
+    let test = "another_listener_is_told_of";
+    if !testing::root(test) {
+        return;
+    }
+    let node = with_pods();
+    deny(&node, SOME);
+    let other = linux::nflog::Listener::open_in(&node.netns, 11).unwrap();
+    let agent = node.start_unaware(&Config::default());
+    let problem = || {
+        // A reader that is gone has its place for a second.
+        std::thread::sleep(Duration::from_millis(100));
+        Reader::answer(&node, None, true).1["problem"].clone()
+    };
+    eventually("the agent says so", || {
+        let problem = std::os::unix::net::UnixStream::connect(node.socket()).map(|_| problem());
+        problem.is_ok_and(|problem| problem.as_str().is_some_and(|why| why.contains("group 11")))
+    });
+    drop(other);
+    eventually("the agent listens", || problem().is_null());
+    send(&node, 1000..1001);
+    Reader::open(&node, None, true).drop();
+    drop(agent);
 }
 
 /// A reader that does not read holds up nobody, and knows what it missed.
