@@ -48,7 +48,7 @@ pub struct Pod {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.uid`.
+    /// `metadata.uid`; of a static pod the one its kubelet gave it.
     pub uid: String,
     /// `spec.nodeName`, empty while unscheduled.
     pub node: String,

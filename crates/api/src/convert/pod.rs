@@ -91,6 +91,9 @@ fn pod(raw: RawPod<'_>, wrong: &mut Vec<Wrong>) -> Value<Pod> {
         return Value::Unknown;
     }
     let created = metadata.creation_timestamp;
+    // The API's mirror of a static pod has a uid of its own; the kubelet and its runtime know the
+    // pod by the one in this annotation.
+    let mirrored = metadata.annotations.and_then(|all| all.mirror);
     Value::Is(Arc::new(Pod {
         ips,
         ports: named_ports(spec.containers, spec.init_containers),
@@ -101,7 +104,10 @@ fn pod(raw: RawPod<'_>, wrong: &mut Vec<Wrong>) -> Value<Pod> {
             .and_then(|text| since_1970(&text, 1))
             .unwrap_or_default(),
         leaving: metadata.deletion_timestamp.is_some(),
-        uid: metadata.uid.map(Text::owned).unwrap_or_default(),
+        uid: mirrored
+            .or(metadata.uid)
+            .map(Text::owned)
+            .unwrap_or_default(),
         namespace: metadata.namespace.owned(),
         name: metadata.name.owned(),
     }))
@@ -207,6 +213,18 @@ mod tests {
         assert!(running.leaving && running.host_network && running.ips.len() == 1);
         assert_eq!(pod("Succeeded"), Value::Nothing);
         assert_eq!(pod("Failed"), Value::Nothing);
+    }
+
+    #[test]
+    fn a_static_pod_is_called_as_its_kubelet_calls_it() {
+        let slim = read(
+            &json!({"metadata": {"namespace": "d", "name": "p-node1", "uid": "mirror",
+            "annotations": {"kubernetes.io/config.mirror": "own"}}, "spec": {}}),
+        );
+        let Value::Is(pod) = slim.converted.value else {
+            panic!("no Pod");
+        };
+        assert_eq!(pod.uid, "own");
     }
 
     #[test]

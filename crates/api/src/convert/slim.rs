@@ -213,6 +213,8 @@ pub(super) struct Labels<'a> {
 pub(super) struct Annotations<'a> {
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
     pub triggered: Option<Text<'a>>,
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    pub mirror: Option<Text<'a>>,
 }
 
 /// All labels.
