@@ -349,7 +349,8 @@ fn connections(lab: &Lab, server: &str, threads: usize, round: Duration) -> Roun
         let result = Round::of(start, worked, count as f64);
         over.store(true, Ordering::SeqCst);
         for _ in &servers {
-            connect(from, to, Instant::now());
+            // Nobody may be left to answer it.
+            run_in(from, || TcpStream::connect(to)).unwrap().unwrap();
         }
         result
     })
@@ -358,16 +359,16 @@ fn connections(lab: &Lab, server: &str, threads: usize, round: Duration) -> Roun
 fn serve(listener: &TcpListener, over: &AtomicBool) {
     loop {
         let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.write_all(&[0]);
-        // The client ends it.
-        let _ = stream.read(&mut [0]);
         if over.load(Ordering::SeqCst) {
             return;
         }
+        let _ = stream.write_all(&[0]);
+        // The client ends it.
+        let _ = stream.read(&mut [0]);
     }
 }
 
-/// One connection after the other, and at least one; how many there were.
+/// One connection after the other; how many there were.
 fn connect(from: &NetNs, to: SocketAddr, end: Instant) -> usize {
     run_in(from, || {
         let mut count = 0;
