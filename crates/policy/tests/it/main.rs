@@ -22,4 +22,5 @@ mod sight;
 mod table;
 mod traffic;
 mod translated;
+mod underway;
 mod views;

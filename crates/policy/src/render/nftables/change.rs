@@ -56,6 +56,9 @@ pub(crate) struct Change {
     lists: Vec<Op>,
     /// All that decides.
     decide: Vec<Op>,
+    /// Lists that nothing leads to any more, and their sets. They go by a transaction after: a
+    /// packet on its way may have found a verdict that leads to them, and must not find them empty.
+    gone: Vec<Op>,
     /// The table is new.
     new: bool,
 }
@@ -108,6 +111,7 @@ impl Change {
             .values()
             .map(|gone| list::name(gone))
             .collect();
+        let ops = &mut change.gone;
         ops.extend(gone.iter().cloned().map(Op::FlushChain));
         ops.extend(gone.into_iter().map(Op::DeleteChain));
         let gone = delta.gone_sets.values().map(|gone| set::name(gone));
@@ -140,7 +144,8 @@ impl Change {
         (Some(next), Self::split(have, ops))
     }
 
-    /// Sets and lists that come are there before anything refers to them.
+    /// Sets and lists that come are there before anything refers to them, and those that go are
+    /// there until nothing does.
     fn split(have: Option<&Compiled>, ops: Vec<Op>) -> Self {
         let mut change = Self {
             new: have.is_none(),
@@ -154,6 +159,8 @@ impl Change {
         let had_chain = |name: &String| have.is_none_or(|have| have.chains.contains_key(name));
         let new_set = |name: &String| ahead && set::is_peers(name) && !had_set(name);
         let new_list = |name: &String| ahead && list::is_list(name) && !had_chain(name);
+        let gone: BTreeSet<String> = ops.iter().filter_map(gone_list).cloned().collect();
+        let old_list = |name: &String| ahead && gone.contains(name);
         let mut fill = BTreeMap::new();
         for op in ops {
             match op {
@@ -172,6 +179,15 @@ impl Change {
                 Op::AddRule(name, rule) if new_list(&name) => {
                     change.lists.push(Op::AddRule(name, rule));
                 }
+                Op::FlushChain(name) if old_list(&name) => {
+                    change.gone.push(Op::FlushChain(name));
+                }
+                Op::DeleteChain(name) if old_list(&name) => {
+                    change.gone.push(Op::DeleteChain(name));
+                }
+                Op::DeleteSet(name) if ahead && set::is_peers(&name) => {
+                    change.gone.push(Op::DeleteSet(name));
+                }
                 other => change.decide.push(other),
             }
         }
@@ -182,9 +198,16 @@ impl Change {
         change
     }
 
-    /// What the kernel is to be told, in this order: the last decides all.
+    /// What the kernel is to be told, in this order: one of them decides all.
     pub fn transactions(self) -> Vec<Transaction> {
-        if self.fill.is_empty() && self.lists.is_empty() && self.decide.is_empty() {
+        let Self {
+            fill,
+            lists,
+            decide,
+            gone,
+            ..
+        } = &self;
+        if fill.is_empty() && lists.is_empty() && decide.is_empty() && gone.is_empty() {
             return Vec::new();
         }
         let count: usize = self
@@ -223,6 +246,9 @@ impl Change {
         }
         step.extend(self.decide);
         steps.push(step);
+        if !self.gone.is_empty() {
+            steps.push(self.gone);
+        }
         steps.into_iter().map(transaction).collect()
     }
 }
@@ -230,6 +256,13 @@ impl Change {
 fn made_set(op: &Op) -> Option<&String> {
     match op {
         Op::AddSet(name, _) => Some(name),
+        _ => None,
+    }
+}
+
+fn gone_list(op: &Op) -> Option<&String> {
+    match op {
+        Op::DeleteChain(name) => Some(name).filter(|name| list::is_list(name)),
         _ => None,
     }
 }
@@ -382,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_list_is_there_by_a_transaction_before_what_leads_to_it() {
+    fn a_list_is_there_before_anything_leads_to_it_and_until_nothing_does() {
         let (mut cluster, locals) = world(3);
         let mut plan = Plan::of("node1", &cluster, &locals);
         let generation = Generation::of(7);
@@ -395,14 +428,19 @@ mod tests {
         let step = Change::of(&plan, &delta, generation, next).transactions();
         let (_, whole) = Change::whole(&plan, have.as_ref(), generation);
         for steps in [step, whole.transactions()] {
-            let [before, last] = steps.as_slice() else {
+            let [before, decides, after] = steps.as_slice() else {
                 panic!("{} transactions", steps.len());
             };
             assert!(!before.ops.iter().any(leads));
             assert!(before.ops.iter().any(|op| matches!(op, Op::AddRule(..))));
-            assert!(last.ops.iter().any(leads));
-            let table = apply(have.clone(), before).unwrap();
-            assert_eq!(apply(table, last).unwrap(), compiled(&plan, next.number()));
+            assert!(decides.ops.iter().any(leads));
+            let goes = |op: &Op| matches!(op, Op::DeleteChain(_));
+            assert!(!decides.ops.iter().any(goes));
+            assert!(after.ops.iter().any(goes));
+            let table = [before, decides, after]
+                .into_iter()
+                .fold(have.clone(), |table, step| apply(table, step).unwrap());
+            assert_eq!(table, compiled(&plan, next.number()));
         }
     }
 }
