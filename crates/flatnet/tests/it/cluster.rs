@@ -1,7 +1,7 @@
 //! A cluster for a test: made with the built program, ended with the test, also when it panics.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,27 @@ impl Drop for Cluster {
             }
         }
         let _ = down::down(&self.paths);
+    }
+}
+
+/// A server of files outside the cluster, ended with the test, also when it panics.
+pub struct Server(Child);
+
+impl Server {
+    /// Starts it; the program becomes the server, so that its end is the server's.
+    pub fn start(cluster: &Cluster, port: u16) -> Self {
+        let port = port.to_string();
+        let words = ["client", "--", "python3", "-m", "http.server", &port];
+        let mut command = cluster.flatnet(&words);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

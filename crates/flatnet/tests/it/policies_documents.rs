@@ -1,10 +1,8 @@
 //! The policies that guides to Kubernetes show, and what they claim of them.
 
-use std::process::{Child, Stdio};
-
 use serde_json::json;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Server};
 use crate::policies_written::{apply, denied, ips, namespace, passes, pods, serving, try_apply};
 
 /// Who, to whom, on which port, and whether it passes.
@@ -391,33 +389,4 @@ fn gateway(cluster: &Cluster) -> String {
     let ip = cluster.kube(&get);
     passes(cluster, "", "client", &format!("http://{ip}:443/"));
     ip
-}
-
-/// A server outside the cluster, ended with the test.
-struct Server(Child);
-
-impl Server {
-    fn start(cluster: &Cluster, port: u16) -> Self {
-        let port = port.to_string();
-        let words = [
-            "client",
-            "--",
-            "python3",
-            "-m",
-            "http.server",
-            "-d",
-            "/var/empty",
-            &port,
-        ];
-        let mut command = cluster.flatnet(&words);
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, eventually, root, text};
+use crate::cluster::{Cluster, Server, eventually, root, text};
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -310,29 +310,13 @@ fn local(cluster: &Cluster) {
 
 /// Endpoints written by hand: a server outside the cluster.
 fn by_hand(cluster: &Cluster) {
-    let serve = [
-        "client",
-        "--",
-        "timeout",
-        "60",
-        "python3",
-        "-m",
-        "http.server",
-        "8000",
-    ];
-    let mut server = cluster
-        .flatnet(&serve)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let server = Server::start(cluster, 8000);
     let ip = cluster_ip(cluster, "outside");
     let said = soon("the server outside", || {
         curl(cluster, "caller", &[&format!("http://{ip}/")])
     });
     assert!(said.contains("Directory listing"), "{said}");
-    let _ = server.kill();
-    let _ = server.wait();
+    drop(server);
 }
 
 /// A wrong selector: no endpoints, refused at once, and how it is found and put right.
