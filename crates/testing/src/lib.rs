@@ -1,13 +1,15 @@
 //! What the tests of every crate share: how a test says that it cannot run here, the hosts of a
-//! test's network, and what a busy machine does to figures.
+//! test's network, a process that can be killed, and what a busy machine does to figures.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+mod driven;
 mod pace;
 pub mod station;
 
+pub use driven::{Driven, say_done};
 pub use pace::{Measured, Pace};
 
 /// Says that `test` is skipped and why, past the test runner, which keeps what a passing test

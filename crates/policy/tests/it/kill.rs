@@ -3,10 +3,8 @@
 //! should be is closed, and in the end there is exactly what a new agent would have made at once.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +17,7 @@ use nix::sys::socket::{SockaddrStorage, connect};
 use policy::render::nftables::TABLE;
 use policy::{Locals, Policies, explain};
 use serde_json::{Value as Json, json};
+use testing::{Driven, say_done};
 
 use crate::lab::{self, Lab};
 use crate::probe::{self, LONG, Outcome, Place, Probe};
@@ -161,57 +160,13 @@ fn driven() {
         at = Some(next);
         let report = policies.reconcile(&mut host, &cluster, &changed, &locals);
         assert_eq!(report.errors, []);
-        println!("\ndone {next}");
+        say_done(next);
     }
 }
 
 /// The process in node 1's namespace.
-struct Driver {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Driver {
-    fn start(lab: &Lab, words: &str) -> Self {
-        let spawn = || {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["kill::driven", "--exact", "--nocapture"])
-                .env(DRIVEN, words)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
-        };
-        let mut child = run_in(&lab.nodes[0].station.netns, spawn).unwrap();
-        Self {
-            input: child.stdin.take().unwrap(),
-            output: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    fn ask(&mut self, step: usize) {
-        writeln!(self.input, "{step}").unwrap();
-    }
-
-    /// Waits until the change is made.
-    fn done(&mut self, step: usize) {
-        let end = format!("done {step}\n");
-        let mut line = String::new();
-        while line != end {
-            line.clear();
-            let read = self.output.read_line(&mut line).unwrap();
-            assert!(read > 0, "the driven process ended at change {step}");
-        }
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn drive(lab: &Lab, words: &str) -> Driven {
+    Driven::start(&lab.nodes[0].station.netns, "kill::driven", (DRIVEN, words))
 }
 
 /// How far the changes are: made, and begun; and the clusters they make.
@@ -322,7 +277,7 @@ fn a_killed_process_opens_and_closes_nothing() {
         over: AtomicBool::new(false),
     };
     let words = format!("{seed} {steps}");
-    let mut driver = Driver::start(&lab, &words);
+    let mut driver = drive(&lab, &words);
     driver.ask(0);
     driver.done(0);
     let (start, mut kills) = (Instant::now(), 0);
@@ -338,7 +293,7 @@ fn a_killed_process_opens_and_closes_nothing() {
             driver.ask(step);
             if random.chance(6) {
                 std::thread::sleep(Duration::from_micros(random.below(6000) as u64));
-                driver = Driver::start(lab, &words);
+                driver = drive(lab, &words);
                 driver.ask(step);
                 kills += 1;
             }

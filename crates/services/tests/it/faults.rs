@@ -3,8 +3,6 @@
 //! and in the end there is exactly what there would be had it been made at once.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use linux::{Host, run_in};
 use model::config::ServicesMode;
 use model::{Change, Changed, Cluster};
 use services::Services;
+use testing::{Driven, say_done};
 
 use crate::cases::Place;
 use crate::flows::Stream;
@@ -56,7 +55,7 @@ fn driven() {
         at = Some(next);
         let report = services.reconcile(&mut host, &cluster, &changed, &config);
         assert_eq!((report.errors, report.problems), (vec![], vec![]));
-        println!("\ndone {next}");
+        say_done(next);
     }
 }
 
@@ -93,52 +92,12 @@ fn advance(cluster: &mut Cluster, old: &World, new: &World, changed: &mut Change
 }
 
 /// The process in node 1's namespace.
-struct Driver {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Driver {
-    fn start(lab: &Lab, words: &str) -> Self {
-        let spawn = || {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["faults::driven", "--exact", "--nocapture"])
-                .env(DRIVEN, words)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
-        };
-        let mut child = run_in(&lab.nodes[0].station.netns, spawn).unwrap();
-        Self {
-            input: child.stdin.take().unwrap(),
-            output: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    fn ask(&mut self, step: usize) {
-        writeln!(self.input, "{step}").unwrap();
-    }
-
-    /// Waits until the change is made.
-    fn done(&mut self, step: usize) {
-        let end = format!("done {step}\n");
-        let mut line = String::new();
-        while line != end {
-            line.clear();
-            let read = self.output.read_line(&mut line).unwrap();
-            assert!(read > 0, "the driven process ended at change {step}");
-        }
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn drive(lab: &Lab, words: &str) -> Driven {
+    Driven::start(
+        &lab.nodes[0].station.netns,
+        "faults::driven",
+        (DRIVEN, words),
+    )
 }
 
 /// How far the changes are: made, and begun.
@@ -304,7 +263,7 @@ fn killed(mode: usize, default: usize) {
     let worlds = history(seed, steps);
     let clock = Clock::default();
     let words = format!("{seed} {mode} {steps}");
-    let mut driver = Driver::start(&lab, &words);
+    let mut driver = drive(&lab, &words);
     driver.ask(0);
     driver.done(0);
     let (start, mut kills) = (Instant::now(), 0);
@@ -323,7 +282,7 @@ fn killed(mode: usize, default: usize) {
             driver.ask(step);
             if random.chance(40) {
                 std::thread::sleep(Duration::from_micros(random.below(6000)));
-                driver = Driver::start(lab, &words);
+                driver = drive(lab, &words);
                 driver.ask(step);
                 kills += 1;
             }
