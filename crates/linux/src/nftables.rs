@@ -153,10 +153,7 @@ impl Nftables {
             }
             compiled.chains.retain(|name, _| owns(name));
             compiled.sets.retain(|name, _| owns(name));
-            let fixed = compiled
-                .sets
-                .iter()
-                .filter(|(_, set)| set.dynamic.is_none());
+            let fixed = compiled.sets.iter().filter(|(_, set)| !set.dynamic);
             let fixed: Vec<String> = fixed.map(|(name, _)| name.clone()).collect();
             let mut deleted = false;
             for set in fixed {

@@ -61,13 +61,17 @@ fn one(table: &mut Compiled, op: &Op) -> Option<()> {
             table.sets.remove(name)?;
         }
         Op::AddElements(set, elements) => {
-            let there = &mut table.sets.get_mut(set)?.elements;
+            let set = table.sets.get_mut(set)?;
+            let there = &mut set.elements;
             for (key, datum) in elements {
                 // With other data it has to be deleted before.
                 if there.get(key).is_some_and(|had| had != datum) {
                     return None;
                 }
                 there.insert(key.clone(), datum.clone());
+            }
+            if set.size.is_some_and(|size| there.len() > size as usize) {
+                return None;
             }
         }
         Op::DeleteElements(set, keys) => {

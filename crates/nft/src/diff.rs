@@ -158,6 +158,7 @@ impl<'a> Diff<'a> {
                 set.key_type,
                 set.key_len,
                 set.interval,
+                set.size,
                 set.dynamic,
                 set.data,
             )
@@ -207,7 +208,7 @@ impl<'a> Diff<'a> {
             let Some(want) = self.want.sets.get(name) else {
                 continue;
             };
-            if redefined.contains(name.as_str()) || want.dynamic.is_some() {
+            if redefined.contains(name.as_str()) || want.dynamic {
                 continue;
             }
             let gone: Vec<ElementKey> = missing(&have.elements, &want.elements)
@@ -265,7 +266,7 @@ impl<'a> Diff<'a> {
             let nothing = Elements::new();
             let there = have.map_or(&nothing, |have| &have.elements);
             let new: Vec<_> = missing(&want.elements, there)
-                .filter(|_| want.dynamic.is_none())
+                .filter(|_| !want.dynamic)
                 .map(|(key, datum)| (key.clone(), datum.clone()))
                 .collect();
             if !new.is_empty() {

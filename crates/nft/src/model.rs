@@ -469,9 +469,13 @@ pub struct Set {
     pub key: Vec<Type>,
     /// Elements may be ranges ([`Value::Net`]); only for a key of one field.
     pub interval: bool,
-    /// Packets add elements ([`Statement::Update`]), at most this many; each has a timeout. They
-    /// are no part of what the set is: never compared, never removed by a difference.
-    pub dynamic: Option<u32>,
+    /// At most this many elements. Keys of four bytes are then found fastest: the kernel takes a
+    /// table of this size, made once, and not one that grows.
+    pub size: Option<u32>,
+    /// Packets add elements ([`Statement::Update`]), up to the size, which such a set must have;
+    /// each has a timeout. They are no part of what the set is: never compared, never removed by a
+    /// difference.
+    pub dynamic: bool,
     /// What a map holds.
     pub data: Option<SetData>,
     /// Elements.
@@ -493,7 +497,8 @@ impl Set {
         Self {
             key: key.into(),
             interval: false,
-            dynamic: None,
+            size: None,
+            dynamic: false,
             data: None,
             elements: BTreeMap::new(),
         }

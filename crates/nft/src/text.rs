@@ -52,8 +52,11 @@ fn write_set(f: &mut Formatter<'_>, name: &str, set: &Set) -> fmt::Result {
         }
     }
     writeln!(f)?;
-    if let Some(size) = set.dynamic {
-        writeln!(f, "\t\tsize {size}\n\t\tflags dynamic,timeout")?;
+    if let Some(size) = set.size {
+        writeln!(f, "\t\tsize {size}")?;
+    }
+    if set.dynamic {
+        writeln!(f, "\t\tflags dynamic,timeout")?;
     }
     if set.interval {
         writeln!(f, "\t\tflags interval")?;

@@ -360,7 +360,7 @@ impl Kernel for Fake {
             sets: kept(&there.sets, owns)
                 .into_iter()
                 .map(|(name, mut set)| {
-                    if set.dynamic.is_some() {
+                    if set.dynamic {
                         set.elements.clear();
                     }
                     (name, set)

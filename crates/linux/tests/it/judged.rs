@@ -178,7 +178,8 @@ fn table() -> Table {
     let mut marks = Set::of([Type::Mark]);
     marks.add([Value::Mark(0x1200)]);
     let seen = Set {
-        dynamic: Some(64),
+        size: Some(64),
+        dynamic: true,
         ..Set::of([Type::Mark])
     };
     let sets = [

@@ -134,7 +134,8 @@ impl Names {
         let canonical = MapDatum::Values(Looked::data_of(&service));
         sticky.put(service, canonical);
         let affinity = Set {
-            dynamic: Some(1000),
+            size: Some(1000),
+            dynamic: true,
             ..Set::map(
                 [self.address, self.address, Type::Proto, Type::Port],
                 endpoint.clone(),

@@ -48,8 +48,10 @@ pub struct CompiledSet {
     pub key_len: u32,
     /// Whether keys are bounds of ranges.
     pub interval: bool,
-    /// Packets add elements, at most this many; see [`crate::Set::dynamic`].
-    pub dynamic: Option<u32>,
+    /// At most this many elements; see [`crate::Set::size`].
+    pub size: Option<u32>,
+    /// Packets add elements; see [`crate::Set::dynamic`].
+    pub dynamic: bool,
     /// For a map: type and bytes of the data, [`VERDICT_TYPE`] and 0 for verdicts.
     pub data: Option<(u32, u32)>,
     /// Elements.
@@ -123,6 +125,7 @@ impl Set {
             key_type,
             key_len,
             interval: self.interval,
+            size: self.size,
             dynamic: self.dynamic,
             data: self.data.as_ref().map(|data| match data {
                 SetData::Verdict => (VERDICT_TYPE, 0),

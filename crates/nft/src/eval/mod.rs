@@ -300,7 +300,8 @@ impl Machine<'_> {
             Found::Key => None,
             Found::Nothing => {
                 let added = self.updates.iter().filter(|added| added.set == set).count();
-                if there.elements.len() + added >= there.dynamic? as usize {
+                let room = there.size.filter(|_| there.dynamic)?;
+                if there.elements.len() + added >= room as usize {
                     return None;
                 }
                 data.zip(there.data)

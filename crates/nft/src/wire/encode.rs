@@ -274,7 +274,7 @@ fn write_set(w: &mut Writer, set: &CompiledSet, id: u32) {
     if set.data.is_some() {
         flags |= set_attr::FLAG_MAP;
     }
-    if set.dynamic.is_some() {
+    if set.dynamic {
         flags |= set_attr::FLAG_DYNAMIC | set_attr::FLAG_TIMEOUT;
     }
     w.u32(set_attr::FLAGS, flags);
@@ -286,7 +286,7 @@ fn write_set(w: &mut Writer, set: &CompiledSet, id: u32) {
             w.u32(set_attr::DATA_LEN, len);
         }
     }
-    if let Some(size) = set.dynamic {
+    if let Some(size) = set.size {
         w.nest(set_attr::DESCRIPTION, |description| {
             description.u32(set_attr::DESCRIPTION_SIZE, size);
         });

@@ -125,7 +125,7 @@ impl Compiled {
             msg::NEW_ELEMENTS => {
                 let set = body.text(set_attr::NAME);
                 let set = set.and_then(|name| self.sets.get_mut(&name));
-                if let Some(set) = set.filter(|set| set.dynamic.is_none()) {
+                if let Some(set) = set.filter(|set| !set.dynamic) {
                     let items = body.nest(set_attr::ELEMENTS);
                     set.elements
                         .extend(items.filter_map(|(_, item)| read_element(Reader(item))));
@@ -194,10 +194,10 @@ fn read_set(body: Reader<'_>) -> Option<(String, CompiledSet)> {
         key_type: body.u32(set_attr::KEY_TYPE)?,
         key_len: body.u32(set_attr::KEY_LEN)?,
         interval: flags & set_attr::FLAG_INTERVAL != 0,
-        dynamic: (flags & (set_attr::FLAG_DYNAMIC | set_attr::FLAG_TIMEOUT) != 0).then(|| {
-            let description = body.nest(set_attr::DESCRIPTION);
-            description.u32(set_attr::DESCRIPTION_SIZE).unwrap_or(0)
-        }),
+        size: body
+            .nest(set_attr::DESCRIPTION)
+            .u32(set_attr::DESCRIPTION_SIZE),
+        dynamic: flags & (set_attr::FLAG_DYNAMIC | set_attr::FLAG_TIMEOUT) != 0,
         data: data.filter(|_| flags & set_attr::FLAG_MAP != 0),
         elements: Default::default(),
     };

@@ -221,7 +221,8 @@ fn other_data_takes_a_deletion_before() {
 fn what_packets_added_is_no_difference() {
     let mut table = Table::new(Family::Inet, "flatnet");
     let set = Set {
-        dynamic: Some(100),
+        size: Some(100),
+        dynamic: true,
         ..Set::of([Type::Ipv4])
     };
     table.sets.insert("own-clients".into(), set);
@@ -239,7 +240,7 @@ fn what_packets_added_is_no_difference() {
     assert_eq!(apply(Some(made), &forget), Ok(Some(want.clone())));
 
     let mut larger = want.clone();
-    larger.sets.get_mut("own-clients").unwrap().dynamic = Some(200);
+    larger.sets.get_mut("own-clients").unwrap().size = Some(200);
     let changes = diff(Some(&want), &larger, owns);
     assert_eq!(changes.ops.len(), 2, "another size is another set");
 }

@@ -65,7 +65,8 @@ fn table(sticky: bool) -> Table {
     let mut canonical = Looked::map_of(service_types, &service_types);
     canonical.put(service(), MapDatum::Values(Looked::data_of(&service())));
     let affinity = Set {
-        dynamic: Some(2),
+        size: Some(2),
+        dynamic: true,
         ..Set::map(
             [Type::Ipv4, Type::Ipv4, Type::Proto, Type::Port],
             SetData::Values(endpoint_types.to_vec()),

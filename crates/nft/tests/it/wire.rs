@@ -82,7 +82,15 @@ fn the_bytes_of_a_transaction() {
 /// What is written reads back: the kernel lists objects in the form in which it takes them.
 #[test]
 fn what_is_written_reads_back() {
-    for want in [crate::connections::table().compile(), table().compile()] {
+    let mut sized = table();
+    let set = Set {
+        size: Some(16),
+        ..Set::of([Type::Mark])
+    };
+    sized.sets.insert("sized".into(), set);
+    assert!(sized.to_string().contains("type mark\n\t\tsize 16\n"));
+    for want in [crate::connections::table(), table(), sized] {
+        let want = want.compile();
         let batch = encode(&diff(None, &want, |_| true));
         let mut found = Compiled::empty(Family::Inet, "t");
         for (kind, _, _, payload) in messages(&batch.bytes) {

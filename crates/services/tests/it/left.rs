@@ -32,7 +32,7 @@ fn nftables(netns: &NetNs) -> Left {
     }
     for (name, set) in table.sets.iter().filter(|(name, _)| ours(name)) {
         // What packets put there is theirs.
-        if set.dynamic.is_some() {
+        if set.dynamic {
             left.insert(name.clone(), Vec::new());
             continue;
         }

@@ -309,7 +309,7 @@ fn take_elements(have: &mut Compiled, rendered: &Rendered) -> Found {
     let mut there = Found::new();
     for id in rendered.sets() {
         if let Some(set) = have.sets.get_mut(&id.to_string())
-            && set.dynamic.is_none()
+            && !set.dynamic
         {
             there.insert(*id, std::mem::take(&mut set.elements));
         }

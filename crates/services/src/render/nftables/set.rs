@@ -89,7 +89,8 @@ impl SetId {
             Kind::StickyEndpoints(by, _) => Looked::map_of(numbered(by), &[ip, Type::Port]),
             Kind::Sticky(by) => Looked::map_of(frontend(by), &[ip, Type::Proto, Type::Port]),
             Kind::Affinity(_) => Set {
-                dynamic: Some(MOST_CLIENTS),
+                size: Some(MOST_CLIENTS),
+                dynamic: true,
                 ..Set::map(
                     [ip, ip, Type::Proto, Type::Port],
                     SetData::Values(vec![ip, Type::Port]),
