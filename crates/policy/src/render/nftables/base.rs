@@ -14,7 +14,6 @@ use super::{LOG_GROUP, TABLE};
 pub(super) const GENERATION: &str = "generation";
 /// The chain that marks a connection.
 pub(super) const JUDGED: &str = "judged";
-const CHECK: &str = "check";
 const LOOSE: &str = "loose";
 const MIDSTREAM: &str = "midstream";
 
@@ -129,13 +128,19 @@ pub(super) fn sets(generation: u32) -> BTreeMap<String, Set> {
 /// The chains.
 pub(super) fn chains(generation: u32) -> BTreeMap<String, Chain> {
     let mut chains = BTreeMap::from([
-        ("forward".to_owned(), hook(Hook::Forward, forward())),
-        ("input".to_owned(), hook(Hook::Input, input())),
-        (CHECK.to_owned(), regular(check())),
+        (
+            "forward".to_owned(),
+            hook(Hook::Forward, by_family("forward")),
+        ),
+        ("input".to_owned(), hook(Hook::Input, by_family("input"))),
         (LOOSE.to_owned(), regular(loose())),
         (MIDSTREAM.to_owned(), regular(midstream())),
         (JUDGED.to_owned(), regular(vec![judged(generation)])),
     ]);
+    for v6 in [false, true] {
+        chains.insert(format!("forward{}", digit(v6)), regular(forward(v6)));
+        chains.insert(format!("input{}", digit(v6)), regular(input(v6)));
+    }
     for direction in model::Direction::ALL {
         let [tell, drop] = deny(direction);
         chains.insert(denied(direction), regular(vec![tell, drop]));
@@ -210,48 +215,77 @@ fn neighbours() -> [Statement; 2] {
     [neighbours, to(Verdict::Accept)]
 }
 
+/// What is judged goes to the chain of its family, so that it meets no rule about the other.
+fn by_family(hook: &str) -> Vec<Rule> {
+    let v4 = Statement::is(Key::NfProto, Value::Family(IpFamily::V4));
+    vec![
+        known(),
+        Rule::new([v4, goto(&format!("{hook}4"))]),
+        Rule::new([goto(&format!("{hook}6"))]),
+    ]
+}
+
 /// From pods and to pods. Only a bridge passes the discovery of neighbours on: what is routed and
 /// looks like it is something else.
-fn forward() -> Vec<Rule> {
-    let bridged = Statement::is(Key::IifName, Value::Name(BRIDGE.to_owned()));
-    let [neighbours, accept] = neighbours();
-    let mut rules = vec![
-        known(),
-        Rule::new([bridged, neighbours, accept]),
-        Rule::new([jump(CHECK)]),
-    ];
-    for v6 in [false, true] {
-        let same = in_set([client(v6), server(v6)], subjects(v6));
-        rules.push(Rule::new([same, goto(JUDGED)]).comment("a pod to itself"));
+fn forward(v6: bool) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if v6 {
+        let [neighbours, accept] = neighbours();
+        rules.push(Rule::new([from_link(BRIDGE), neighbours, accept]));
     }
-    for direction in [model::Direction::Egress, model::Direction::Ingress] {
-        rules.extend([false, true].map(|v6| lookup(direction, v6)));
-    }
+    rules.extend(check(v6));
+    let same = in_set([client(v6), server(v6)], subjects(v6));
+    rules.push(Rule::new([same, goto(JUDGED)]).comment("a pod to itself"));
+    rules.push(lookup(model::Direction::Egress, v6));
+    rules.push(lookup(model::Direction::Ingress, v6));
     rules.push(Rule::new([goto(JUDGED)]));
     rules
 }
 
 /// From pods to their node. What the node itself opens to its pods was opened by the node's
 /// address, which is no pod's: nothing is asked about it.
-fn input() -> Vec<Rule> {
-    let egress = [false, true].map(|v6| lookup(model::Direction::Egress, v6));
-    let mut rules = vec![known(), Rule::new(neighbours()), Rule::new([jump(CHECK)])];
-    rules.extend(egress);
+fn input(v6: bool) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if v6 {
+        rules.push(Rule::new(neighbours()));
+    }
+    rules.extend(check(v6));
+    rules.push(lookup(model::Direction::Egress, v6));
     rules.push(Rule::new([goto(JUDGED)]));
     rules
 }
 
 /// What no policy is asked about.
-fn check() -> Vec<Rule> {
+fn check(v6: bool) -> Vec<Rule> {
     let none = Statement::CtState(vec![CtState::Invalid, CtState::Untracked]);
     let new = Statement::CtState(vec![CtState::New]);
-    let link = |name: &str| Value::Name(name.to_owned());
     let borrowed = [
-        Statement::is(Key::IifName, link("fn-*")),
-        Statement::is_not(Key::IifName, link("fn-vxlan*")),
+        from_link("fn-*"),
+        Statement::is_not(Key::IifName, Value::Name("fn-vxlan*".to_owned())),
         Statement::NoWayBack,
         to(Verdict::Drop),
     ];
+    let mut rules = Vec::new();
+    if v6 {
+        rules.push(around(&borrowed[..2]));
+        rules.push(around(&[from_link(BRIDGE)]));
+    }
+    rules.extend([
+        Rule::new([none, goto(LOOSE)]),
+        // Whose connection that is, and who opened it, is forgotten: it would be taken for one of
+        // the other direction.
+        Rule::new([new, Statement::TcpNotSyn, jump(MIDSTREAM)]),
+        Rule::new(borrowed).comment("a pod has no addresses but its own"),
+    ]);
+    rules
+}
+
+fn from_link(name: &str) -> Statement {
+    Statement::is(Key::IifName, Value::Name(name.to_owned()))
+}
+
+/// By which links the link's own addresses lead nowhere.
+fn around(from: &[Statement]) -> Rule {
     let [first, last] = LINK_LOCAL;
     let of_the_link = Statement::InRange {
         key: Key::Saddr(IpFamily::V6),
@@ -259,19 +293,8 @@ fn check() -> Vec<Rule> {
         first: Value::V6(first),
         last: Value::V6(last),
     };
-    let around = |from: &[Statement]| {
-        let rule = [from, &[of_the_link.clone(), to(Verdict::Drop)]].concat();
-        Rule::new(rule).comment("no way around by the link's addresses")
-    };
-    vec![
-        around(&borrowed[..2]),
-        around(&[Statement::is(Key::IifName, link(BRIDGE))]),
-        Rule::new([none, goto(LOOSE)]),
-        // Whose connection that is, and who opened it, is forgotten: it would be taken for one of
-        // the other direction.
-        Rule::new([new, Statement::TcpNotSyn, jump(MIDSTREAM)]),
-        Rule::new(borrowed).comment("a pod has no addresses but its own"),
-    ]
+    let rule = [from, &[of_the_link, to(Verdict::Drop)]].concat();
+    Rule::new(rule).comment("no way around by the link's addresses")
 }
 
 /// Packets that belong to no connection: nobody can tell whether they are allowed.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! forward ─▶ ct mark @generation accept            judged under the rules in force
-//!         ─▶ check ─▶ who leads where, by the connection's addresses:
+//!         ─▶ forward4 or forward6: what no policy is asked about; then
+//!            who leads where, by the connection's addresses:
 //!            client vmap @egress4 ─▶ egress-… ─▶ denied-egress
 //!            server vmap @ingress4 ─▶ ingress-… ─▶ denied-ingress
 //!         ─▶ judged: the connection is marked with the generation
