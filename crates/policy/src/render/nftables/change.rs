@@ -78,14 +78,24 @@ impl Change {
         let new = delta.new_sets.keys().filter_map(|id| plan.sets().get(id));
         change.fill = new.map(filled).collect();
         let ops = &mut change.lists;
-        let chains: Vec<_> = delta
+        let new: Vec<_> = delta
             .new_lists
             .values()
-            .map(|new| list::name(new))
+            .map(|new| list::rendered(new))
             .collect();
-        ops.extend(chains.iter().cloned().map(|name| Op::AddChain(name, None)));
-        for (name, new) in chains.into_iter().zip(delta.new_lists.values()) {
-            let rules = list::chain(new).compile(Family::Inet).rules.into_iter();
+        let chains = || new.iter().flat_map(|new| &new.chains);
+        ops.extend(chains().map(|(name, _)| Op::AddChain(name.clone(), None)));
+        for (name, map) in new.iter().filter_map(|new| new.map.as_ref()) {
+            let mut map = map.compile();
+            let elements = std::mem::take(&mut map.elements);
+            ops.push(Op::AddSet(name.clone(), map));
+            ops.push(Op::AddElements(
+                name.clone(),
+                elements.into_iter().collect(),
+            ));
+        }
+        for (name, chain) in chains() {
+            let rules = chain.compile(Family::Inet).rules.into_iter();
             ops.extend(rules.map(|rule| Op::AddRule(name.clone(), rule)));
         }
         let ops = &mut change.decide;
@@ -106,14 +116,20 @@ impl Change {
         let subjects = delta.subjects.iter();
         change_subjects(ops, subjects.map(|(ip, (was, is))| (*ip, was, is)));
         change_generation(ops, was, is);
-        let gone: Vec<String> = delta
+        let gone: Vec<_> = delta
             .gone_lists
             .values()
-            .map(|gone| list::name(gone))
+            .map(|gone| list::rendered(gone))
             .collect();
+        let names: Vec<&String> = gone
+            .iter()
+            .flat_map(|gone| gone.chains.iter().map(|(name, _)| name))
+            .collect();
+        let maps = gone.iter().filter_map(|gone| gone.map.as_ref());
         let ops = &mut change.gone;
-        ops.extend(gone.iter().cloned().map(Op::FlushChain));
-        ops.extend(gone.into_iter().map(Op::DeleteChain));
+        ops.extend(names.iter().copied().cloned().map(Op::FlushChain));
+        ops.extend(maps.map(|(name, _)| Op::DeleteSet(name.clone())));
+        ops.extend(names.into_iter().cloned().map(Op::DeleteChain));
         let gone = delta.gone_sets.values().map(|gone| set::name(gone));
         ops.extend(gone.map(Op::DeleteSet));
         change
@@ -159,6 +175,8 @@ impl Change {
         let had_chain = |name: &String| have.is_none_or(|have| have.chains.contains_key(name));
         let new_set = |name: &String| ahead && set::is_peers(name) && !had_set(name);
         let new_list = |name: &String| ahead && list::is_list(name) && !had_chain(name);
+        let new_map =
+            |name: &String| have.is_some() && ahead && list::is_list(name) && !had_set(name);
         let gone: BTreeSet<String> = ops.iter().filter_map(gone_list).cloned().collect();
         let old_list = |name: &String| ahead && gone.contains(name);
         let mut fill = BTreeMap::new();
@@ -173,6 +191,12 @@ impl Change {
                         *list = elements;
                     }
                 }
+                Op::AddSet(name, set) if new_map(&name) => {
+                    change.lists.push(Op::AddSet(name, set));
+                }
+                Op::AddElements(name, elements) if new_map(&name) => {
+                    change.lists.push(Op::AddElements(name, elements));
+                }
                 Op::AddChain(name, base) if new_list(&name) => {
                     change.lists.push(Op::AddChain(name, base));
                 }
@@ -185,7 +209,7 @@ impl Change {
                 Op::DeleteChain(name) if old_list(&name) => {
                     change.gone.push(Op::DeleteChain(name));
                 }
-                Op::DeleteSet(name) if ahead && set::is_peers(&name) => {
+                Op::DeleteSet(name) if ahead && (set::is_peers(&name) || list::is_list(&name)) => {
                     change.gone.push(Op::DeleteSet(name));
                 }
                 other => change.decide.push(other),
@@ -335,8 +359,8 @@ fn change_generation(ops: &mut Vec<Op>, was: Generation, is: Generation) {
 mod tests {
     use std::sync::Arc;
 
-    use model::policy::{Namespaces, Peer, Rule};
-    use model::{Change as News, Changed, Cluster, NetworkPolicy, Pod};
+    use model::policy::{Namespaces, Peer, PortMatch, PortNumbers, Rule};
+    use model::{Change as News, Changed, Cluster, NetworkPolicy, Pod, Protocol};
     use nft::apply;
 
     use super::*;
@@ -441,6 +465,48 @@ mod tests {
                 .into_iter()
                 .fold(have.clone(), |table, step| apply(table, step).unwrap());
             assert_eq!(table, compiled(&plan, next.number()));
+        }
+    }
+
+    #[test]
+    fn the_map_of_a_long_list_comes_and_goes_with_it() {
+        let (mut cluster, locals) = world(3);
+        let mut plan = Plan::of("node1", &cluster, &locals);
+        let mut generation = Generation::of(7);
+        let mut table = compiled(&plan, generation.number());
+        let of_port = |number: u16| Rule {
+            peers: Some(vec![Peer::Block {
+                net: format!("10.{number}.0.0/16").parse().unwrap(),
+                except: Vec::new(),
+            }]),
+            ports: Some(vec![PortMatch {
+                protocol: Some(Protocol::Tcp),
+                port: PortNumbers::Range(number, number),
+            }]),
+        };
+        let long = NetworkPolicy {
+            ingress: Some((1..=9).map(of_port).collect()),
+            ..allow(Namespaces::Own)
+        };
+        for (policy, maps) in [(long, 1), (allow(Namespaces::Own), 0)] {
+            let mut changed = Changed::default();
+            cluster.note(News::Policy(Arc::new(policy)), &mut changed);
+            let delta = plan.update(&cluster, &changed, &locals);
+            let next = generation.next();
+            let (_, whole) = Change::whole(&plan, table.as_ref(), generation);
+            let step = Change::of(&plan, &delta, generation, next);
+            let [step, whole] = [step, whole].map(|change| {
+                let steps = change.transactions();
+                assert_eq!(steps.len(), 3);
+                let done = |table, step| apply(table, step).unwrap();
+                steps.iter().fold(table.clone(), done)
+            });
+            assert_eq!(step, whole);
+            assert_eq!(step, compiled(&plan, next.number()));
+            let sets = &step.as_ref().unwrap().sets;
+            let found = sets.keys().filter(|name| name.ends_with("-ports"));
+            assert_eq!(found.count(), maps);
+            (table, generation) = (step, next);
         }
     }
 }

@@ -21,7 +21,9 @@ pub fn table(plan: &Plan, generation: u32) -> Option<Table> {
         table.sets.insert(set::name(&live.set), set::typed(live));
     }
     for each in plan.lists() {
-        table.chains.insert(list::name(each), list::chain(each));
+        let rendered = list::rendered(each);
+        table.chains.extend(rendered.chains);
+        table.sets.extend(rendered.map);
     }
     for (ip, targets) in plan.subjects() {
         let v6 = ip.is_ipv6();
