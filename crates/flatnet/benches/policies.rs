@@ -268,7 +268,7 @@ fn subjects(agent: &Daemon) -> usize {
     let mut nftables = Nftables::open_in(&agent.netns).unwrap();
     let table = nftables.read(Family::Inet, TABLE).unwrap();
     let sets = table.into_iter().flat_map(|table| table.sets);
-    let ingress = sets.filter(|(name, _)| name.starts_with("ingress"));
+    let ingress = sets.filter(|(name, _)| matches!(&**name, "ingress4" | "ingress6"));
     ingress.map(|(_, set)| set.elements.len()).sum()
 }
 
