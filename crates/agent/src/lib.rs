@@ -124,7 +124,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let policing = policing::Policing::new(
         &options.node,
         locals,
-        publisher.clone(),
         policies.clone(),
         metrics.policy.clone(),
     );

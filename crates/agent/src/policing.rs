@@ -12,14 +12,13 @@ use linux::{Event, Kernel};
 use model::{Change, Changed, Cluster};
 use pods::attachment::Key;
 use pods::cni::CniError;
-use policy::{Local, Locals, Policies, Problem, Report};
+use policy::{Local, Locals, Policies, Report};
 use tracing::info;
 
 use crate::give_back;
 use crate::locals::{Admission, Handle};
 use crate::metrics::policy::{Counts, PolicyMetrics};
 use crate::proxy_health::ProxyHealth;
-use crate::publish::Publisher;
 use admission::Verdict;
 
 /// How often rules are compared with the plan although nothing is known to have changed: changes
@@ -42,7 +41,6 @@ pub(crate) struct Outcome {
 pub(crate) struct Policing {
     node: String,
     policies: Policies,
-    publisher: Arc<Publisher>,
     health: Arc<ProxyHealth>,
     metrics: Arc<PolicyMetrics>,
     pods: Handle,
@@ -59,7 +57,6 @@ pub(crate) struct Policing {
     started: bool,
     compared: Instant,
     backoff: Backoff,
-    problems: Vec<Problem>,
     errors: Vec<String>,
     /// Policies that the watch could not understand, all of each or in part.
     bad: BTreeSet<String>,
@@ -70,14 +67,12 @@ impl Policing {
     pub(crate) fn new(
         node: &str,
         pods: Handle,
-        publisher: Arc<Publisher>,
         health: Arc<ProxyHealth>,
         metrics: Arc<PolicyMetrics>,
     ) -> Self {
         Self {
             node: node.to_owned(),
             policies: Policies::new(node),
-            publisher,
             health,
             metrics,
             pods,
@@ -89,7 +84,6 @@ impl Policing {
             started: false,
             compared: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
-            problems: Vec::new(),
             errors: Vec::new(),
             bad: BTreeSet::new(),
         }
@@ -119,7 +113,7 @@ impl Policing {
         } else {
             self.bad.insert(object.to_owned());
         }
-        self.count_problems();
+        self.metrics.set_problems(self.bad.len());
     }
 
     /// Pods came or went.
@@ -204,7 +198,7 @@ impl Policing {
                 self.start(cluster, &report, begun.elapsed());
             }
             self.count(cluster, report.counts);
-            self.note(cluster, report, &mut outcome);
+            self.note(report, &mut outcome);
         }
         self.admit(cluster, &mut outcome);
         outcome
@@ -225,19 +219,16 @@ impl Policing {
         give_back();
     }
 
-    fn note(&mut self, cluster: &Cluster, report: Report, outcome: &mut Outcome) {
+    fn note(&mut self, report: Report, outcome: &mut Outcome) {
         let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
         if errors.is_empty() {
             self.backoff.reset();
         } else {
             outcome.again = Some(self.backoff.wait());
         }
-        outcome.problems_changed = errors != self.errors || report.problems != self.problems;
+        outcome.problems_changed = errors != self.errors;
         if outcome.problems_changed {
-            self.tell(cluster, &report.problems);
             self.errors = errors;
-            self.problems = report.problems;
-            self.count_problems();
         }
     }
 
@@ -281,32 +272,9 @@ impl Policing {
         }
     }
 
-    /// Events of problems that are new. Each node sees the same ones, and the recorder makes them
-    /// one Event.
-    fn tell(&self, cluster: &Cluster, problems: &[Problem]) {
-        for problem in problems {
-            if self.problems.binary_search(problem).is_ok() {
-                continue;
-            }
-            let (namespace, name) = &problem.object;
-            let (uid, object) = if namespace.is_empty() {
-                let uid = cluster.cluster_policies.get(name).map(|it| it.uid.clone());
-                (uid, format!("{} {name}", problem.kind))
-            } else {
-                let uid = cluster.policies.get(&problem.object);
-                let uid = uid.map(|policy| policy.uid.clone());
-                (uid, format!("{} {namespace}/{name}", problem.kind))
-            };
-            let uid = uid.unwrap_or_default();
-            self.publisher
-                .invalid(&object, &uid, &problem.to_string(), true);
-        }
-    }
-
-    /// All that is wrong, in sentences.
+    /// What the kernel refused, in sentences.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
-        let problems = self.problems.iter().map(ToString::to_string);
-        problems.chain(self.errors.iter().cloned())
+        self.errors.iter().cloned()
     }
 
     fn count(&self, cluster: &Cluster, here: policy::Counts) {
@@ -316,16 +284,6 @@ impl Policing {
             pods: self.locals.len(),
             here,
         });
-    }
-
-    /// An object may be wrong in more than one way, and be told of by watch and plan.
-    fn count_problems(&self) {
-        let of = |problem: &Problem| match &problem.object {
-            (namespace, name) if namespace.is_empty() => format!("{} {name}", problem.kind),
-            (namespace, name) => format!("{} {namespace}/{name}", problem.kind),
-        };
-        let planned: BTreeSet<String> = self.problems.iter().map(of).collect();
-        self.metrics.set_problems(planned.union(&self.bad).count());
     }
 }
 

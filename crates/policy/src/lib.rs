@@ -12,6 +12,6 @@ pub mod explain;
 pub mod plan;
 pub mod render;
 
-pub use apply::{Counts, Policies, Problem, Report, inspect};
+pub use apply::{Counts, Policies, Report, inspect};
 pub use explain::{Answer, End, Question, Reason, Side, explain};
 pub use plan::{Local, Locals};

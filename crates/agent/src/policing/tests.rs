@@ -25,7 +25,6 @@ impl Lab {
         let policing = Policing::new(
             "node1",
             pods.clone(),
-            Arc::new(Publisher::start(None, "node1")),
             Arc::new(ProxyHealth::new(Duration::ZERO)),
             metrics.policy.clone(),
         );

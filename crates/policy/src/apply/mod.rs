@@ -3,11 +3,10 @@
 mod inspect;
 
 use std::collections::hash_map::RandomState;
-use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
 use linux::{Error, Event, Kernel};
-use model::{Changed, Cluster, Key};
+use model::{Changed, Cluster};
 use nft::{Family, Op};
 use serde::Serialize;
 
@@ -15,39 +14,10 @@ pub use self::inspect::inspect;
 use crate::plan::{Delta, Locals, Plan};
 use crate::render::nftables::{Change, Generation, TABLE};
 
-/// What is wrong with a policy; the pods it is about are closed where it is not understood.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
-    /// `NetworkPolicy` or `ClusterNetworkPolicy`.
-    pub kind: &'static str,
-    /// Its namespace (empty where it has none) and name.
-    pub object: Key,
-    /// Path of the field.
-    pub field: String,
-    /// Cause and next step.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (namespace, name) = &self.object;
-        let slash = if namespace.is_empty() { "" } else { "/" };
-        let Self {
-            kind,
-            field,
-            message,
-            ..
-        } = self;
-        write!(f, "{kind} {namespace}{slash}{name}: {field}: {message}")
-    }
-}
-
 /// What came of one [`Policies::reconcile`]. Without errors the kernel judges every local pod as
 /// the cluster's policies say.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What is wrong with objects of the cluster, all of it, sorted.
-    pub problems: Vec<Problem>,
     /// What the kernel refused; tried again by the next call.
     pub errors: Vec<Error>,
     /// How many changes the kernel made.
@@ -139,7 +109,6 @@ impl Policies {
             Err(error) => (0, vec![error]),
         };
         Report {
-            problems: Vec::new(),
             errors,
             changes,
             counts: self.counts(),
