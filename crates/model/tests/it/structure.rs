@@ -11,7 +11,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (
         3,
         &[
-            "pods", "fabric", "services", "policy", "certs", "flows", "testing",
+            "pods", "fabric", "services", "policy", "dns", "certs", "flows", "testing",
         ],
     ),
     (4, &["agent", "controller", "trace"]),

@@ -1,0 +1,4 @@
+//! The cluster's DNS server: takes a CoreDNS Corefile as it is, answers the Kubernetes DNS
+//! specification from the watched state, caches and forwards the rest.
+
+pub mod wire;
