@@ -1,4 +1,7 @@
 //! The cluster's DNS server: takes a CoreDNS Corefile as it is, answers the Kubernetes DNS
 //! specification from the watched state, caches and forwards the rest.
 
+pub mod chain;
+pub mod plan;
+pub mod query;
 pub mod wire;

@@ -1,0 +1,1 @@
+//! A server block's plugins in their fixed order.

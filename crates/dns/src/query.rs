@@ -1,0 +1,76 @@
+//! A question on its way through the plugins, and what comes of it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::wire::{Edns, EdnsOption, Question, Rcode, Record};
+
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// In a datagram.
+    Udp,
+    /// Over a TCP connection.
+    Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+}
+
+/// A question, as plugins see it: the message around it has been checked, and its response is
+/// put together by the server.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What is asked, in the letters it was asked with.
+    pub question: Question,
+    /// RD.
+    pub recursion_desired: bool,
+    /// AD: who asks understands it in the response.
+    pub authentic: bool,
+    /// CD.
+    pub checking_disabled: bool,
+    /// What EDNS said, where it was used.
+    pub edns: Option<Edns>,
+    /// Who asks.
+    pub client: SocketAddr,
+    /// Where the question arrived.
+    pub server: SocketAddr,
+    /// How it came.
+    pub transport: Transport,
+    /// When it came.
+    pub now: Instant,
+}
+
+/// What is answered. The question, the identifier and the flags that repeat the question's are
+/// the server's to add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Response code.
+    pub rcode: Rcode,
+    /// AA.
+    pub authoritative: bool,
+    /// AD.
+    pub authentic: bool,
+    /// RA.
+    pub recursion_available: bool,
+    /// Answers.
+    pub answers: Vec<Record>,
+    /// Authority.
+    pub authorities: Vec<Record>,
+    /// Additional records.
+    pub additionals: Vec<Record>,
+    /// Options of EDNS, sent where the question used it.
+    pub options: Vec<EdnsOption>,
+    /// The plugin it comes from, by its name in the Corefile.
+    pub by: &'static str,
+}
+
+/// What comes of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This is answered.
+    Answer(Answer),
+    /// Nothing is.
+    Drop,
+}
