@@ -3,5 +3,6 @@
 
 pub mod chain;
 pub mod plan;
+pub mod plugins;
 pub mod query;
 pub mod wire;

@@ -22,6 +22,8 @@ pub enum Transport {
 /// put together by the server.
 #[derive(Clone, Debug)]
 pub struct Query {
+    /// The message's identifier, for the log.
+    pub id: u16,
     /// What is asked, in the letters it was asked with.
     pub question: Question,
     /// RD.
@@ -32,6 +34,9 @@ pub struct Query {
     pub checking_disabled: bool,
     /// What EDNS said, where it was used.
     pub edns: Option<Edns>,
+    /// The serial of the zone that who asks for IXFR has: of the one SOA in the question's
+    /// authority section.
+    pub serial: Option<u32>,
     /// Who asks.
     pub client: SocketAddr,
     /// Where the question arrived.
@@ -54,6 +59,10 @@ pub struct Answer {
     pub authentic: bool,
     /// RA.
     pub recursion_available: bool,
+    /// RD, where it is not as in the question.
+    pub recursion_desired: Option<bool>,
+    /// TC, where the source itself was cut short; the server sets it too where it has to cut.
+    pub truncated: bool,
     /// Answers.
     pub answers: Vec<Record>,
     /// Authority.
@@ -71,6 +80,8 @@ pub struct Answer {
 pub enum Outcome {
     /// This is answered.
     Answer(Answer),
+    /// These are, in messages one after the other: a zone transfer, so over TCP only.
+    Messages(Vec<Answer>),
     /// Nothing is.
     Drop,
 }
