@@ -71,7 +71,22 @@ pub struct Answer {
     pub additionals: Vec<Record>,
     /// Options of EDNS, sent where the question used it.
     pub options: Vec<EdnsOption>,
+    /// It comes from the watched state: it is made anew for each question, and no cache keeps it.
+    pub live: bool,
     /// The plugin it comes from, by its name in the Corefile.
+    pub by: &'static str,
+}
+
+/// Why a question could not be answered. Who asks learns the code only, the plugin `errors`
+/// tells the rest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// What is answered.
+    pub rcode: Rcode,
+    /// The cause, in the words of `CoreDNS` where it has some.
+    pub text: String,
+    /// The plugin that failed.
     pub by: &'static str,
 }
 

@@ -15,7 +15,6 @@ const MOST_LABEL: usize = 63;
 
 /// An absolute domain name: its labels in wire format without compression, the root's empty
 /// label at the end. Letters keep their case and are compared without it (RFC 4343).
-#[derive(Clone)]
 pub struct Name(SmallVec<[u8; 56]>);
 
 /// Why some text or labels are no name.
@@ -318,6 +317,13 @@ impl fmt::Display for Name {
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// As one copy: what is derived copies byte by byte.
+impl Clone for Name {
+    fn clone(&self) -> Self {
+        Self(SmallVec::from_slice(&self.0))
     }
 }
 
