@@ -1,8 +1,10 @@
 //! The cluster's DNS server: takes a CoreDNS Corefile as it is, answers the Kubernetes DNS
 //! specification from the watched state, caches and forwards the rest.
 
+pub mod apply;
 pub mod chain;
 pub mod plan;
 pub mod plugins;
 pub mod query;
+pub mod render;
 pub mod wire;

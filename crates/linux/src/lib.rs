@@ -24,8 +24,10 @@ pub mod netns;
 pub mod nflog;
 pub mod nftables;
 pub mod route;
+pub mod rule;
 pub mod sysctl;
 pub mod tc;
+pub mod transparent;
 
 pub use addr::Address;
 pub use conntrack::{Conntrack, Flow, FlowFilter};
@@ -39,4 +41,5 @@ pub use netlink::Netlink;
 pub use netns::{NetNs, run_in};
 pub use nftables::Nftables;
 pub use route::{Route, RouteFilter, RouteType, Scope};
+pub use rule::MarkRule;
 pub use tc::Tbf;

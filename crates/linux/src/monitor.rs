@@ -23,10 +23,11 @@ use crate::neigh::{FdbEntry, Neighbour};
 use crate::netlink::split;
 use crate::netns::{NetNs, run_in};
 use crate::route::Route;
+use crate::rule::{self, MarkRule};
 use crate::{Address, addr, link, neigh, route};
 
-/// `RTNLGRP_*`: links, neighbours, addresses and routes of both families.
-const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// `RTNLGRP_*`: links, neighbours, addresses, routes and rules of both families.
+const ROUTE_GROUPS: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
 /// `NFNLGRP_NFTABLES`
 const NFTABLES_GROUP: u32 = 7;
 /// Room for bursts; what does not fit is told as [`Event::Lost`].
@@ -56,6 +57,13 @@ pub enum Event {
     Route {
         /// As it is, or was.
         route: Route,
+        /// It is gone.
+        gone: bool,
+    },
+    /// A rule of routing by a mark.
+    Rule {
+        /// As it is, or was.
+        rule: MarkRule,
         /// It is gone.
         gone: bool,
     },
@@ -246,6 +254,7 @@ fn event(message: RouteNetlinkMessage) -> Option<Event> {
         Message::DelLink(_)
             | Message::DelAddress(_)
             | Message::DelRoute(_)
+            | Message::DelRule(_)
             | Message::DelNeighbour(_)
     );
     Some(match message {
@@ -263,6 +272,10 @@ fn event(message: RouteNetlinkMessage) -> Option<Event> {
         Message::NewRoute(message) | Message::DelRoute(message) => {
             let route = route::parse(&message)?;
             Event::Route { route, gone }
+        }
+        Message::NewRule(message) | Message::DelRule(message) => {
+            let rule = rule::parse(&message)?;
+            Event::Rule { rule, gone }
         }
         Message::NewNeighbour(message) | Message::DelNeighbour(message) => {
             if message.header.family == AddressFamily::Bridge {

@@ -30,7 +30,7 @@ pub fn apply(
 
 fn one(table: &mut Compiled, op: &Op) -> Option<()> {
     match op {
-        Op::AddTable | Op::DeleteTable => {}
+        Op::AddTable | Op::OwnTable | Op::DeleteTable => {}
         Op::AddChain(name, base) => {
             table.chains.entry(name.clone()).or_default().base = *base;
         }

@@ -29,6 +29,10 @@ impl Transaction {
 pub enum Op {
     /// The table is there.
     AddTable,
+    /// The table is there, and lives as long as the socket that sends this: nobody else changes
+    /// it, and the kernel removes it when the socket is closed, as it is when its process ends in
+    /// whatever way. The first change of a transaction. Needs Linux 5.12.
+    OwnTable,
     /// The table is gone with all that is in it.
     DeleteTable,
     /// A chain is there.
@@ -55,7 +59,7 @@ pub enum Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddTable => write!(f, "add table"),
+            Self::AddTable | Self::OwnTable => write!(f, "add table"),
             Self::DeleteTable => write!(f, "delete table"),
             Self::AddChain(name, _) => write!(f, "add chain {name}"),
             Self::FlushChain(name) => write!(f, "flush chain {name}"),

@@ -133,6 +133,14 @@ pub enum Expr {
         /// Into.
         dreg: Register,
     },
+    /// Whether what has its destination and mark leaves by any link: loads 1 or 0 into the
+    /// first byte, and zeros behind it.
+    FibWayOut {
+        /// Into.
+        dreg: Register,
+    },
+    /// Keeps connection tracking from it.
+    NoTrack,
     /// Loads a random number below another.
     Random {
         /// The other.

@@ -304,6 +304,12 @@ pub enum Statement {
     /// `fib saddr . iif oif missing`: what is sent to the source does not leave by the link it
     /// came by. In chains of the hooks prerouting, input and forward.
     NoWayBack,
+    /// `fib daddr . mark oif missing`: by its destination and mark it leaves by no link: it is
+    /// delivered here, or there is no route. In chains of the hook prerouting.
+    NoWayOut,
+    /// `notrack`: connection tracking does not look at it. In chains before that, of priority
+    /// raw.
+    NoTrack,
     /// `ct state established,related`: it is one of these.
     CtState(Vec<CtState>),
     /// `tcp flags != syn / fin,syn,rst,ack`: TCP, but not what begins a connection.

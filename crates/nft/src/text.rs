@@ -198,6 +198,8 @@ impl Display for Statement {
                 write!(f, "ct state {}", joined(states, ","))
             }
             Self::NoWayBack => write!(f, "fib saddr . iif oif missing"),
+            Self::NoWayOut => write!(f, "fib daddr . mark oif missing"),
+            Self::NoTrack => write!(f, "notrack"),
             Self::TcpNotSyn => write!(f, "tcp flags != syn / fin,syn,rst,ack"),
             Self::Counter => write!(f, "counter packets 0 bytes 0"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),

@@ -1,1 +1,5 @@
 //! The server as its users see it.
+
+#![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
+
+mod node;

@@ -83,6 +83,11 @@ impl Compiler {
                 self.exprs.push(Expr::FibWayBack { dreg: register(0) });
                 self.cmp(CmpOp::Eq, vec![0; 4]);
             }
+            Statement::NoWayOut => {
+                self.exprs.push(Expr::FibWayOut { dreg: register(0) });
+                self.cmp(CmpOp::Eq, vec![0; 4]);
+            }
+            Statement::NoTrack => self.exprs.push(Expr::NoTrack),
             Statement::TcpNotSyn => self.tcp_not_syn(),
             Statement::Counter => self.exprs.push(Expr::Counter),
             Statement::Verdict(verdict) => self.exprs.push(Expr::Verdict(verdict.clone())),

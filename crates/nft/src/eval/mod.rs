@@ -34,6 +34,7 @@ impl Compiled {
             mark: packet.mark,
             ct_mark: packet.ct_mark,
             nat: None,
+            untracked: packet.state == CtState::Untracked,
             updates: Vec::new(),
             logs: Vec::new(),
         };
@@ -55,6 +56,7 @@ impl Compiled {
             nat: machine.nat,
             mark: machine.mark,
             ct_mark: machine.ct_mark,
+            untracked: machine.untracked,
             updates: machine.updates,
             logs: machine.logs,
         })
@@ -95,6 +97,7 @@ struct Machine<'a> {
     mark: u32,
     ct_mark: u32,
     nat: Option<Nat>,
+    untracked: bool,
     updates: Vec<Updated>,
     logs: Vec<Log>,
 }
@@ -211,6 +214,7 @@ impl Machine<'_> {
                 self.nat = Some(self.translate(*kind, *family, *addr, *port)?);
                 return Some(Next::Step(Step::Verdict(Verdict::Accept)));
             }
+            Expr::NoTrack => self.untracked = true,
             Expr::Nat { .. } | Expr::Counter => {}
             Expr::MetaSet { .. } | Expr::CtSet { .. } | Expr::Unknown(_) => return None,
             loads => self.fill(loads)?,
@@ -252,6 +256,7 @@ impl Machine<'_> {
                 (dreg, kind.to_ne_bytes().to_vec())
             }
             Expr::FibWayBack { dreg } => (dreg, vec![u8::from(self.packet.way_back)]),
+            Expr::FibWayOut { dreg } => (dreg, vec![u8::from(self.packet.way_out)]),
             Expr::Random { modulus, dreg } => {
                 let index = (u64::from(self.packet.random) * u64::from(*modulus)) >> 32;
                 (dreg, (index as u32).to_ne_bytes().to_vec())

@@ -44,6 +44,8 @@ pub struct Packet {
     pub dnat: bool,
     /// Whether what is sent to its source leaves by the link it came by.
     pub way_back: bool,
+    /// Whether what has its destination and mark leaves by any link.
+    pub way_out: bool,
     /// What connection tracking says of it. Where that is [`CtState::Invalid`] or
     /// [`CtState::Untracked`] it has no connection, and no mark of one.
     pub state: CtState,
@@ -75,6 +77,7 @@ impl Packet {
             to_local: false,
             dnat: false,
             way_back: true,
+            way_out: true,
             state: CtState::New,
             connection: None,
             beyond_limit: false,
@@ -219,6 +222,8 @@ pub struct Outcome {
     pub mark: u32,
     /// The mark its connection is left with.
     pub ct_mark: u32,
+    /// Whether connection tracking is kept from it.
+    pub untracked: bool,
     /// Elements of dynamic sets that it added or had live on, in order; the table evaluated is
     /// not changed.
     pub updates: Vec<Updated>,

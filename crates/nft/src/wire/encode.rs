@@ -17,6 +17,10 @@ const APPEND: u16 = 0x800;
 const USERDATA_KEY_BYTE_ORDER: u8 = 0;
 /// `BYTEORDER_HOST_ENDIAN`
 const HOST_BYTE_ORDER: u32 = 1;
+/// `NFTA_TABLE_FLAGS`
+const TABLE_FLAGS: u16 = 2;
+/// `NFT_TABLE_F_OWNER`
+const TABLE_OWNER: u32 = 2;
 /// Elements of one message: an attribute's length has 16 bits.
 const ELEMENTS_LEN: usize = 32 << 10;
 
@@ -60,6 +64,9 @@ pub fn encode(transaction: &Transaction) -> Encoded {
         &Op::AddTable.to_string(),
         |w| {
             w.text(1, &transaction.table);
+            if transaction.ops.contains(&Op::OwnTable) {
+                w.u32(TABLE_FLAGS, TABLE_OWNER);
+            }
         },
     );
     for op in &transaction.ops {
@@ -81,7 +88,7 @@ impl Batch<'_> {
         let about = op.to_string();
         let table = self.table;
         match op {
-            Op::AddTable => {}
+            Op::AddTable | Op::OwnTable => {}
             Op::DeleteTable => self.message(msg::DEL_TABLE, 0, &about, |w| w.text(1, table)),
             Op::AddChain(name, base) => self.message(msg::NEW_CHAIN, CREATE, &about, |w| {
                 w.text(chain_attr::TABLE, table);

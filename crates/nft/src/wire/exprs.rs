@@ -18,6 +18,8 @@ const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 /// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_IIF` and `NFTA_FIB_F_PRESENT`
 const FIB_WAY_BACK: u32 = 1 | 8 | 32;
+/// `NFTA_FIB_F_DADDR`, `NFTA_FIB_F_MARK` and `NFTA_FIB_F_PRESENT`
+const FIB_WAY_OUT: u32 = 2 | 4 | 32;
 /// `NFT_NG_RANDOM`
 const NUMGEN_RANDOM: u32 = 1;
 /// `NFT_DYNSET_OP_UPDATE`
@@ -41,7 +43,8 @@ fn name(expr: &Expr) -> &str {
         Expr::Meta { .. } | Expr::MetaSet { .. } => "meta",
         Expr::Ct { .. } | Expr::CtSet { .. } => "ct",
         Expr::Payload { .. } => "payload",
-        Expr::FibType { .. } | Expr::FibWayBack { .. } => "fib",
+        Expr::FibType { .. } | Expr::FibWayBack { .. } | Expr::FibWayOut { .. } => "fib",
+        Expr::NoTrack => "notrack",
         Expr::Random { .. } => "numgen",
         Expr::Reject(_) => "reject",
         Expr::Update { .. } => "dynset",
@@ -104,6 +107,11 @@ fn write_data(data: &mut Writer, expr: &Expr) {
             data.u32(1, *dreg);
             data.u32(2, FIB_OIF);
             data.u32(3, FIB_WAY_BACK);
+        }
+        Expr::FibWayOut { dreg } => {
+            data.u32(1, *dreg);
+            data.u32(2, FIB_OIF);
+            data.u32(3, FIB_WAY_OUT);
         }
         Expr::Random { modulus, dreg } => {
             data.u32(1, *dreg);
@@ -211,7 +219,7 @@ fn write_data(data: &mut Writer, expr: &Expr) {
                 data.u32(1, *flags);
             }
         }
-        Expr::Counter | Expr::Unknown(_) => {}
+        Expr::NoTrack | Expr::Counter | Expr::Unknown(_) => {}
     }
 }
 
@@ -252,6 +260,10 @@ fn read_data(name: &str, data: Reader<'_>) -> Option<Expr> {
         "fib" if data.u32(2) == Some(FIB_OIF) && data.u32(3) == Some(FIB_WAY_BACK) => {
             Expr::FibWayBack { dreg: data.u32(1)? }
         }
+        "fib" if data.u32(2) == Some(FIB_OIF) && data.u32(3) == Some(FIB_WAY_OUT) => {
+            Expr::FibWayOut { dreg: data.u32(1)? }
+        }
+        "notrack" => Expr::NoTrack,
         "numgen" if data.u32(3) == Some(NUMGEN_RANDOM) && data.u32(4).unwrap_or(0) == 0 => {
             Expr::Random {
                 modulus: data.u32(2)?,
