@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod chain;
+pub mod corefile;
 pub mod plan;
 pub mod plugins;
 pub mod query;

@@ -1,0 +1,96 @@
+//! The Corefile as values: what `CoreDNS` would make of the same text, with its defaults.
+//!
+//! Nothing here reads a file, an environment variable or the clock by itself: what the text
+//! refers to comes from [`Sources`]; [`files`] is the real one.
+
+mod pattern;
+pub mod plugins;
+mod problem;
+mod sources;
+
+use std::sync::Arc;
+
+pub use pattern::Pattern;
+pub use plugins::Plugins;
+pub use problem::{Error, ErrorKind, Warning};
+pub use sources::{NoSources, Sources};
+
+/// A zone's name: absolute, in lower case, in presentation format ("cluster.local.", "." is the
+/// root).
+pub type Zone = String;
+
+/// A Corefile.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Corefile {
+    /// Its server blocks, in the order of the text.
+    pub servers: Vec<ServerBlock>,
+}
+
+/// One server block: what is served where, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerBlock {
+    /// The zones, transports and ports it serves; never empty.
+    pub addresses: Vec<Address>,
+    /// What it does with a query.
+    pub plugins: Plugins,
+    /// Where it starts.
+    pub at: Position,
+}
+
+/// One key of a server block.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// The transport.
+    pub scheme: Scheme,
+    /// The zone.
+    pub zone: Zone,
+    /// The port.
+    pub port: u16,
+}
+
+/// The transport of a server or of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Scheme {
+    /// DNS over UDP and TCP.
+    #[default]
+    Dns,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+}
+
+impl Scheme {
+    /// The port when none is given; that of plain DNS can be set for servers (`-dns.port`).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Dns => 53,
+            Self::Tls => 853,
+            Self::Https => 443,
+        }
+    }
+
+    /// What stands before `://`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tls => "tls",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A place in the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    /// The file, as it was given or imported.
+    pub file: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}

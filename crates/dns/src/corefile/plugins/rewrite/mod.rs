@@ -1,0 +1,183 @@
+//! `rewrite`: queries changed on their way in, answers on their way out.
+
+use crate::corefile::{Pattern, Zone};
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rewrite {
+    /// The next rules are looked at although this one applied.
+    pub proceed: bool,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// What is rewritten.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rule {
+    /// `name`: the name asked for, and with it names in the answer.
+    Name(NameRewrite),
+    /// `class`: the class asked for.
+    Class {
+        /// This one ...
+        from: u16,
+        /// ... becomes that one.
+        to: u16,
+    },
+    /// `type`: the type asked for.
+    Type {
+        /// This one ...
+        from: u16,
+        /// ... becomes that one.
+        to: u16,
+    },
+    /// `edns0`: an option of the query.
+    Edns0(EdnsRewrite),
+    /// `ttl`: the TTLs of the answer.
+    Ttl {
+        /// For these names.
+        names: NameMatch,
+        /// At least this.
+        min: u32,
+        /// At most this.
+        max: u32,
+    },
+    /// `rcode`: the response code.
+    Rcode {
+        /// For these names.
+        names: NameMatch,
+        /// This one ...
+        from: u16,
+        /// ... becomes that one.
+        to: u16,
+    },
+    /// `cname`: the target of a CNAME in the answer; the new target is resolved.
+    Cname {
+        /// Targets that match.
+        matcher: Matcher,
+        /// What they become; `{1}` is what the first group matched.
+        to: String,
+    },
+}
+
+/// Which names a rule is for. Names are compared in lower case, with the final dot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Matcher {
+    /// This one.
+    Exact(Zone),
+    /// Those that start with this (which ends with a dot).
+    Prefix(String),
+    /// Those that end with this.
+    Suffix(String),
+    /// Those that have this within.
+    Substring(String),
+    /// Those that match.
+    Regex(Pattern),
+}
+
+/// Which names a rule is for.
+pub type NameMatch = Matcher;
+
+/// The name asked for, and with it names in the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NameRewrite {
+    /// The names.
+    pub matcher: Matcher,
+    /// What replaces what matched (with `Exact` and `Regex`: the whole name).
+    pub to: Replacement,
+    /// The answer's names and values are rewritten back (always so with `Exact`).
+    pub auto: bool,
+    /// Further rules for the answer, in their order.
+    pub answers: Vec<AnswerRule>,
+}
+
+/// What a name is replaced with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replacement {
+    /// This text; with a `Regex`, `{1}` is what the first group matched.
+    Text(String),
+    /// These parts one after the other (`metadata`).
+    Parts(Vec<Part>),
+}
+
+/// A part of a replacement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// This text.
+    Text(String),
+    /// What a group of the pattern matched; 0 is the whole.
+    Group(usize),
+    /// A value of the metadata, `plugin/name`; without it the rule does not apply.
+    Metadata(String),
+}
+
+/// A rule for the records of the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerRule {
+    /// `answer name`: the record's name.
+    Name {
+        /// Names that match ...
+        pattern: Pattern,
+        /// ... become this; `{1}` is what the first group matched.
+        to: String,
+    },
+    /// `answer value`: the name within the record's data.
+    Value {
+        /// Values that match ...
+        pattern: Pattern,
+        /// ... become this; `{1}` is what the first group matched.
+        to: String,
+    },
+}
+
+/// An EDNS0 option of the query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdnsRewrite {
+    /// What is done.
+    pub action: EdnsAction,
+    /// With which option.
+    pub data: EdnsData,
+    /// The answer's option is changed back.
+    pub revert: bool,
+}
+
+/// What is done with an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EdnsAction {
+    /// Changed, or added.
+    Set,
+    /// Added if it is not there.
+    Append,
+    /// Changed if it is there.
+    Replace,
+    /// Removed.
+    Unset,
+}
+
+/// An option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EdnsData {
+    /// `local CODE DATA`: an option with these bytes.
+    Local {
+        /// Its code.
+        code: u16,
+        /// Its data.
+        data: Vec<u8>,
+    },
+    /// `local CODE {variable}`: an option with a value of the query.
+    Variable {
+        /// Its code.
+        code: u16,
+        /// `qname`, `qtype`, `client_ip`, `client_port`, `protocol`, `server_ip`, `server_port`
+        /// or a label of the metadata.
+        variable: String,
+    },
+    /// `nsid`.
+    Nsid,
+    /// `subnet`: the client's address, this many bits of it.
+    Subnet {
+        /// Bits of an IPv4 address.
+        v4: u8,
+        /// Bits of an IPv6 address.
+        v6: u8,
+    },
+}
