@@ -15,9 +15,8 @@ pub use plugins::Plugins;
 pub use problem::{Error, ErrorKind, Warning};
 pub use sources::{NoSources, Sources};
 
-/// A zone's name: absolute, in lower case, in presentation format ("cluster.local.", "." is the
-/// root).
-pub type Zone = String;
+/// A zone's name, in lower case.
+pub type Zone = crate::wire::Name;
 
 /// A Corefile.
 #[derive(Debug, Clone, PartialEq, Default)]

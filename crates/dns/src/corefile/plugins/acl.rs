@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use crate::corefile::Zone;
+use crate::wire::Type;
 
 /// The rules for some zones.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -19,7 +20,7 @@ pub struct AclRule {
     /// What is done with the query.
     pub action: AclAction,
     /// Query types; `None` is every type.
-    pub types: Option<Vec<u16>>,
+    pub types: Option<Vec<Type>>,
     /// Sources; `None` is everyone.
     pub networks: Option<Vec<IpNet>>,
 }

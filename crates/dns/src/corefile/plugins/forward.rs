@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ClientTls;
 use crate::corefile::{Scheme, Zone};
+use crate::wire::Rcode;
 
 /// The most `to` a `forward` may have.
 pub(super) const MOST_UPSTREAMS: usize = 15;
@@ -41,11 +42,11 @@ pub struct Forward {
     /// More queries at once are REFUSED; 0 is no bound.
     pub max_concurrent: usize,
     /// Response codes upon which the next `forward` is asked.
-    pub next: Vec<u16>,
+    pub next: Vec<Rcode>,
     /// The next `forward` is asked upon an answer without data too.
     pub next_on_nodata: bool,
     /// Response codes upon which the next upstream is asked.
-    pub failover: Vec<u16>,
+    pub failover: Vec<Rcode>,
     /// SERVFAIL when every upstream is down, instead of a try at one of them.
     pub failfast_all_unhealthy_upstreams: bool,
     /// Certificates for upstreams over TLS and HTTPS.
@@ -121,7 +122,7 @@ impl Default for HealthCheck {
         Self {
             interval: Duration::from_millis(500),
             recursion_desired: true,
-            domain: ".".to_owned(),
+            domain: Zone::root(),
         }
     }
 }
@@ -129,7 +130,7 @@ impl Default for HealthCheck {
 impl Default for Forward {
     fn default() -> Self {
         Self {
-            from: ".".to_owned(),
+            from: Zone::root(),
             to: Vec::new(),
             except: Vec::new(),
             force_tcp: false,

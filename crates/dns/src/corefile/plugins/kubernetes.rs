@@ -106,8 +106,11 @@ impl Kubernetes {
 }
 
 /// Whether a zone is one of addresses.
-pub(super) fn is_reverse(zone: &str) -> bool {
-    zone.ends_with(".in-addr.arpa.") || zone.ends_with(".ip6.arpa.")
+pub(super) fn is_reverse(zone: &Zone) -> bool {
+    let of = |family: &[u8]| {
+        Zone::from_labels([family, b"arpa"]).is_ok_and(|apex| zone.is_within(&apex))
+    };
+    of(b"in-addr") || of(b"ip6")
 }
 
 /// Services by their external addresses.

@@ -40,7 +40,7 @@ impl LogClasses {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            zones: vec![".".to_owned()],
+            zones: vec![Zone::root()],
             format: COMMON.to_owned(),
             classes: LogClasses::ALL,
         }

@@ -1,14 +1,15 @@
 //! `template`: answers made out of the question.
 
 use crate::corefile::{Pattern, Zone};
+use crate::wire::{Class, Rcode, Type};
 
 /// Answers made out of the question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
-    /// The class asked for; 255 is any.
-    pub class: u16,
-    /// The type asked for; 255 is any.
-    pub kind: u16,
+    /// The class asked for; `ANY` is any.
+    pub class: Class,
+    /// The type asked for; `ANY` is any.
+    pub kind: Type,
     /// The zones.
     pub zones: Vec<Zone>,
     /// The name matches one of these; the first that does gives the groups. Never empty.
@@ -24,7 +25,7 @@ pub struct Template {
     /// Records of the authority section.
     pub authority: Vec<String>,
     /// The response code.
-    pub rcode: u16,
+    pub rcode: Rcode,
     /// An extended DNS error (RFC 8914).
     pub extended_error: Option<ExtendedError>,
     /// Zones in which the next template or plugin is asked for a name that does not match; empty

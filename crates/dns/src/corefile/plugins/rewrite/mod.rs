@@ -1,6 +1,7 @@
 //! `rewrite`: queries changed on their way in, answers on their way out.
 
 use crate::corefile::{Pattern, Zone};
+use crate::wire::{Class, Rcode, Type};
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,16 +20,16 @@ pub enum Rule {
     /// `class`: the class asked for.
     Class {
         /// This one ...
-        from: u16,
+        from: Class,
         /// ... becomes that one.
-        to: u16,
+        to: Class,
     },
     /// `type`: the type asked for.
     Type {
         /// This one ...
-        from: u16,
+        from: Type,
         /// ... becomes that one.
-        to: u16,
+        to: Type,
     },
     /// `edns0`: an option of the query.
     Edns0(EdnsRewrite),
@@ -46,9 +47,9 @@ pub enum Rule {
         /// For these names.
         names: NameMatch,
         /// This one ...
-        from: u16,
+        from: Rcode,
         /// ... becomes that one.
-        to: u16,
+        to: Rcode,
     },
     /// `cname`: the target of a CNAME in the answer; the new target is resolved.
     Cname {
