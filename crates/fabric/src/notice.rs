@@ -37,6 +37,7 @@ pub(crate) fn concerns(have: &Have, plan: Option<&Plan>, event: &Event) -> bool 
                 .is_some_and(|there| there.iter().any(|there| same_hop(there, route)));
             route.table == linux::route::MAIN && (wanted || have.is_own(route)) && known == *gone
         }
+        Event::Rule { .. } => false,
         Event::Neighbour { neighbour, gone } => {
             let Some(tunnel) = have.tunnel_name(neighbour.dev) else {
                 return false;
