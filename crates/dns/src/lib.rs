@@ -2,6 +2,7 @@
 //! specification from the watched state, caches and forwards the rest.
 
 pub mod apply;
+pub mod cache;
 pub mod chain;
 pub mod corefile;
 pub mod plan;
