@@ -90,6 +90,20 @@ pub struct Failure {
     pub by: &'static str,
 }
 
+impl Failure {
+    /// A code alone, which is no news to anybody: `errors` says nothing of it.
+    pub fn code(rcode: Rcode, by: &'static str) -> Self {
+        let text = String::new();
+        Self { rcode, text, by }
+    }
+
+    /// SERVFAIL, and why.
+    pub fn servfail(text: impl Into<String>, by: &'static str) -> Self {
+        let (rcode, text) = (Rcode::SERVFAIL, text.into());
+        Self { rcode, text, by }
+    }
+}
+
 /// What comes of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

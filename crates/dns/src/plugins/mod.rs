@@ -1,2 +1,24 @@
 //! What each plugin of a server block does with a query: a file or folder a plugin, each pure
 //! over its options, the query, and the time.
+
+pub mod acl;
+pub mod any;
+pub mod chaos;
+pub mod dns64;
+pub mod erratic;
+pub mod errors;
+pub mod header;
+pub mod hosts;
+pub mod loadbalance;
+pub mod local;
+pub mod log;
+pub mod metrics;
+pub mod minimal;
+pub mod nsid;
+pub mod outcome;
+pub mod output;
+pub mod whoami;
+pub mod zones;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,1 +1,0 @@
-//! A server block's plugins in their fixed order.

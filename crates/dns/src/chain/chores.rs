@@ -1,0 +1,162 @@
+//! What is done beside answering: files that are read again, errors counted that are told.
+//!
+//! This is the edge of the plugins with files; they themselves take text.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+
+use super::{Chain, LoadBalancePolicy, wrong};
+use crate::corefile::{Error, Position};
+use crate::plugins::hosts::Table;
+use crate::plugins::loadbalance::Weights;
+use crate::plugins::metrics::OfHostsFile;
+
+/// A file's time of change and length, when it was read.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Mutex<Option<(SystemTime, u64)>>);
+
+impl Seen {
+    /// The file's text, if it is not as it was.
+    pub(super) fn changed(&self, path: &Path) -> std::io::Result<Option<(String, SystemTime)>> {
+        let about = std::fs::metadata(path)?;
+        let now = (about.modified()?, about.len());
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == Some(now) {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(path)?;
+        *seen = Some(now);
+        Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), now.0)))
+    }
+}
+
+/// Something to be done again and again.
+#[derive(Clone, Copy, Debug)]
+enum Chore {
+    Hosts,
+    Weights,
+    Errors,
+}
+
+impl Chain {
+    /// Reads files for the first time.
+    pub(super) fn read_files(&self, at: &Position) -> Result<(), Error> {
+        self.read_hosts();
+        self.read_weights()
+            .map_err(|error| wrong(at, "loadbalance", error))
+    }
+
+    /// Does what is to be done beside answering, until it is dropped.
+    pub async fn tend(self: Arc<Self>) {
+        let chores = self.chores().into_iter().map(|(every, chore)| {
+            let chain = Arc::clone(&self);
+            async move {
+                loop {
+                    tokio::time::sleep(every).await;
+                    let chain = Arc::clone(&chain);
+                    // A panic in there ends this chore alone; it is told by the panic's own words.
+                    if tokio::task::spawn_blocking(move || chain.tackle(chore))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+        });
+        join_all(chores).await;
+    }
+
+    /// Tells what has been counted and not told.
+    pub fn close(&self) {
+        self.tell_counted(true);
+    }
+
+    fn chores(&self) -> Vec<(Duration, Chore)> {
+        let mut chores = Vec::new();
+        if let Some(hosts) = &self.hosts {
+            chores.push((hosts.options.reload, Chore::Hosts));
+        }
+        if let Some(balance) = &self.loadbalance
+            && let LoadBalancePolicy::Weighted { reload, .. } = balance.options.policy
+        {
+            chores.push((reload, Chore::Weights));
+        }
+        if let Some(period) = self.errors.as_ref().and_then(|errors| errors.shortest()) {
+            chores.push((period, Chore::Errors));
+        }
+        chores.retain(|(every, _)| !every.is_zero());
+        chores
+    }
+
+    fn tackle(&self, chore: Chore) {
+        match chore {
+            Chore::Hosts => self.read_hosts(),
+            Chore::Weights => {
+                if let Err(error) = self.read_weights() {
+                    self.resources
+                        .output
+                        .line(&format!("[ERROR] plugin/loadbalance: {error}"));
+                }
+            }
+            Chore::Errors => self.tell_counted(false),
+        }
+    }
+
+    fn tell_counted(&self, end: bool) {
+        let Some(errors) = &self.errors else { return };
+        for line in errors.due(Instant::now(), end) {
+            self.resources.output.line(&line);
+        }
+    }
+
+    /// A file that is not there is like an empty one, and one that goes keeps its names.
+    fn read_hosts(&self) {
+        let Some(source) = &self.hosts else { return };
+        let path = Path::new(&source.options.file);
+        let Ok(Some((text, changed))) = source.seen.changed(path) else {
+            return;
+        };
+        let table = Table::parse(&text, source.hosts.zones(), source.options.reverse);
+        let metrics = &self.resources.metrics;
+        let hostsfile = source.options.file.clone();
+        let entries = i64::try_from(table.len() + source.hosts.entries()).unwrap_or(i64::MAX);
+        metrics
+            .hosts_entries
+            .get_or_create(&OfHostsFile { hostsfile })
+            .set(entries);
+        let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics.hosts_reloaded.set(since.as_secs_f64());
+        source.file.store(Arc::new(table));
+    }
+
+    fn read_weights(&self) -> Result<(), String> {
+        let Some(balance) = &self.loadbalance else {
+            return Ok(());
+        };
+        let LoadBalancePolicy::Weighted { file, reload } = &balance.options.policy else {
+            return Ok(());
+        };
+        match balance.seen.changed(Path::new(file)) {
+            Ok(None) => Ok(()),
+            Ok(Some((text, _))) => {
+                balance
+                    .weights
+                    .store(Arc::new(Weights::parse(&text, file)?));
+                Ok(())
+            }
+            Err(error) if reload.is_zero() => Err(format!("weight file {file}: {error}")),
+            Err(error) => {
+                let line = format!(
+                    "[WARNING] plugin/loadbalance: Failed to open weight file {file}: {error}. \
+                     Will try again in {reload:?}"
+                );
+                self.resources.output.line(&line);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A server block's plugins in `CoreDNS`'s order.
+//!
+//! A query goes down through the stages of [`stages`] and its answer comes back up through them:
+//! one asynchronous function that calls the next, so that what is not configured costs a branch.
+//! What is configured but rare, and keeps much across a wait, has its future in a box of its own:
+//! the usual way stays small. A stage that has to know what another name is (the target of a
+//! CNAME) asks the server again, at the top, through [`Way::ask`].
+
+mod chores;
+mod resources;
+mod router;
+mod sources;
+mod stages;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use resources::Resources;
+pub use router::{Router, Site};
+
+use crate::corefile::plugins::{self as options, LoadBalancePolicy};
+use crate::corefile::{Error, ErrorKind, Position, ServerBlock};
+use crate::plugins::acl::Acl;
+use crate::plugins::erratic::Erratic;
+use crate::plugins::errors::Errors;
+use crate::plugins::hosts::{Hosts, Table};
+use crate::plugins::loadbalance::Weights;
+use crate::plugins::log::Log;
+use crate::query::{Answer, Failure, Outcome, Query};
+use crate::wire::{Name, Rcode, Type};
+
+/// What comes back from the stages below.
+pub type Reply = Result<Outcome, Failure>;
+
+/// A server asks itself again at most so often for one query.
+const DEEPEST: u8 = 8;
+
+/// A server block, ready to answer.
+#[derive(Debug)]
+pub struct Chain {
+    resources: Resources,
+    cancel: Option<Duration>,
+    nsid: Option<String>,
+    bufsize: Option<u16>,
+    errors: Option<Errors>,
+    log: Log,
+    local: Option<bool>,
+    dns64: Option<options::Dns64>,
+    any: bool,
+    chaos: Option<options::Chaos>,
+    loadbalance: Option<Balance>,
+    acl: Option<Acl>,
+    header: Option<options::Header>,
+    minimal: bool,
+    hosts: Option<HostsFile>,
+    erratic: Option<Erratic>,
+    whoami: bool,
+    /// The plugin that is asked last, which is the one to say that there is no other.
+    last: &'static str,
+}
+
+/// `loadbalance`, and the weights as they were last read.
+#[derive(Debug)]
+struct Balance {
+    options: options::LoadBalance,
+    weights: ArcSwap<Weights>,
+    seen: chores::Seen,
+}
+
+/// `hosts`, and the file as it was last read.
+#[derive(Debug)]
+struct HostsFile {
+    options: options::Hosts,
+    hosts: Hosts,
+    file: ArcSwap<Table>,
+    seen: chores::Seen,
+}
+
+/// Where a query is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Way<'a> {
+    router: &'a Arc<Router>,
+    /// How often the server has asked itself.
+    depth: u8,
+}
+
+impl Way<'_> {
+    /// What the server itself says about another name: nothing where it has asked itself too
+    /// often, or says nothing.
+    async fn ask(self, query: &Query, name: Name, kind: Type) -> Option<Answer> {
+        if self.depth >= DEEPEST {
+            return None;
+        }
+        let mut query = query.clone();
+        query.question.name = name;
+        query.question.kind = kind;
+        let entered = Box::pin(self.router.enter(&query, self.depth + 1));
+        match entered.await {
+            Ok(Outcome::Answer(answer)) => Some(answer),
+            Ok(Outcome::Messages(_) | Outcome::Drop) => None,
+            Err(failure) => Some(coded(failure.rcode)),
+        }
+    }
+}
+
+/// An answer that is nothing but a code.
+fn coded(rcode: Rcode) -> Answer {
+    Answer {
+        rcode,
+        ..Answer::default()
+    }
+}
+
+impl Chain {
+    /// Makes a server block ready, with files read for the first time.
+    ///
+    /// # Errors
+    /// A plugin's option means nothing that can be done, or a file without which nothing can.
+    pub fn new(block: &ServerBlock, resources: &Resources) -> Result<Self, Error> {
+        let plugins = &block.plugins;
+        let balance = plugins.loadbalance.as_ref();
+        let chain = Self {
+            cancel: plugins.cancel,
+            nsid: plugins.nsid.as_ref().map(|id| match id.as_str() {
+                "" => resources.host.clone(),
+                id => id.to_owned(),
+            }),
+            bufsize: plugins.bufsize,
+            errors: plugins
+                .errors
+                .as_ref()
+                .map(|options| Errors::new(options, resources.started)),
+            log: Log::new(&plugins.log),
+            local: plugins.local,
+            dns64: plugins.dns64.clone(),
+            any: plugins.any,
+            chaos: plugins.chaos.clone(),
+            loadbalance: balance.map(|options| Balance {
+                options: options.clone(),
+                weights: ArcSwap::default(),
+                seen: chores::Seen::default(),
+            }),
+            acl: (!plugins.acl.is_empty()).then(|| Acl::new(&plugins.acl)),
+            header: plugins.header.clone(),
+            minimal: plugins.minimal,
+            hosts: plugins.hosts.as_ref().map(|options| HostsFile {
+                options: options.clone(),
+                hosts: Hosts::new(options),
+                file: ArcSwap::default(),
+                seen: chores::Seen::default(),
+            }),
+            erratic: plugins.erratic.clone().map(Erratic::new),
+            whoami: plugins.whoami,
+            last: last(plugins),
+            resources: resources.clone(),
+        };
+        chain.read_files(&block.at)?;
+        Ok(chain)
+    }
+
+    /// How much of the client's buffer is used: `bufsize` bounds it.
+    fn bound(&self, query: &mut Query) {
+        if let Some(most) = self.bufsize
+            && let Some(edns) = &mut query.edns
+        {
+            edns.udp_size = edns.udp_size.min(most);
+        }
+    }
+
+    /// Whether the block is for such a query.
+    fn views(&self, _query: &Query) -> bool {
+        true
+    }
+
+    /// The view's name, for metrics.
+    pub fn view_name(&self) -> &str {
+        ""
+    }
+
+    /// Whether questions of class CH are taken.
+    fn takes_chaos(&self) -> bool {
+        self.chaos.is_some()
+    }
+}
+
+/// What is wrong with a plugin's options.
+fn wrong(at: &Position, plugin: &'static str, message: impl Into<String>) -> Error {
+    Error {
+        at: at.clone(),
+        kind: ErrorKind::Plugin(plugin),
+        message: message.into(),
+    }
+}
+
+/// The configured plugin that is asked last.
+fn last(plugins: &options::Plugins) -> &'static str {
+    let configured = [
+        (plugins.whoami, "whoami"),
+        (plugins.erratic.is_some(), "erratic"),
+        (!plugins.forward.is_empty(), "forward"),
+        (plugins.loop_zone.is_some(), "loop"),
+        (plugins.file.is_some(), "file"),
+        (plugins.kubernetes.is_some(), "kubernetes"),
+        (plugins.k8s_external.is_some(), "k8s_external"),
+        (plugins.hosts.is_some(), "hosts"),
+        (!plugins.transfer.is_empty(), "transfer"),
+        (!plugins.template.is_empty(), "template"),
+        (plugins.minimal, "minimal"),
+        (plugins.header.is_some(), "header"),
+        (plugins.cache.is_some(), "cache"),
+        (!plugins.acl.is_empty(), "acl"),
+        (plugins.autopath.is_some(), "autopath"),
+        (!plugins.rewrite.is_empty(), "rewrite"),
+        (plugins.loadbalance.is_some(), "loadbalance"),
+        (plugins.chaos.is_some(), "chaos"),
+        (plugins.any, "any"),
+        (plugins.dns64.is_some(), "dns64"),
+        (plugins.local.is_some(), "local"),
+        (!plugins.log.is_empty(), "log"),
+        (plugins.errors.is_some(), "errors"),
+    ];
+    let found = configured.iter().find(|(is, _)| *is);
+    found.map_or("", |(_, name)| name)
+}

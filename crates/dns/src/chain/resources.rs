@@ -1,0 +1,25 @@
+//! What the server blocks of a server share.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+
+use crate::plan::View;
+use crate::plugins::metrics::Metrics;
+use crate::plugins::output::Output;
+
+/// What the server blocks of a server share.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// The watched state; none before the first sync.
+    pub view: Arc<ArcSwapOption<View>>,
+    /// Where lines of the log go.
+    pub output: Arc<Output>,
+    /// What plugins count.
+    pub metrics: Arc<Metrics>,
+    /// The host's name, for `nsid` and `chaos`.
+    pub host: String,
+    /// When the server was started.
+    pub started: Instant,
+}

@@ -1,0 +1,39 @@
+//! The stages that know answers, one asked after the other.
+
+use super::{Chain, Reply, Way};
+use crate::plugins::whoami;
+use crate::query::{Failure, Outcome, Query};
+
+impl Chain {
+    /// The first that has something to say.
+    pub(super) async fn sources(&self, _way: Way<'_>, query: &Query) -> Reply {
+        if let Some(answer) = self.of_hosts(query) {
+            return answer;
+        }
+        if let Some(erratic) = &self.erratic {
+            let trouble = erratic.next(query);
+            if let Some(delay) = trouble.delay {
+                tokio::time::sleep(delay).await;
+            }
+            return match trouble.answer {
+                None => Ok(Outcome::Drop),
+                Some(Ok(answer)) => Ok(Outcome::Answer(answer)),
+                Some(Err(rcode)) => Err(Failure::code(rcode, "erratic")),
+            };
+        }
+        if self.whoami {
+            return Ok(Outcome::Answer(whoami::answer(query)));
+        }
+        let text = format!("plugin/{}: no next plugin found", self.last);
+        Err(Failure::servfail(text, self.last))
+    }
+
+    fn of_hosts(&self, query: &Query) -> Option<Reply> {
+        let source = self.hosts.as_ref()?;
+        let said = source.hosts.answer(&source.file.load(), query)?;
+        Some(match said {
+            Ok(answer) => Ok(Outcome::Answer(answer)),
+            Err(rcode) => Err(Failure::code(rcode, "hosts")),
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! The stages from the top down to the cache: plugins that change what goes by.
+
+use std::time::Instant;
+
+use tokio::time::timeout;
+
+use super::{Balance, Chain, LoadBalancePolicy, Reply, Way};
+use crate::corefile::plugins::AclAction;
+use crate::plugins::acl::Verdict;
+use crate::plugins::log::Told;
+use crate::plugins::metrics::{OfServer, Place, ServerView};
+use crate::plugins::{any, chaos, dns64, header, loadbalance, local, minimal, nsid};
+use crate::query::{Failure, Outcome, Query};
+use crate::wire::{Name, Type};
+
+impl Chain {
+    /// The top: what is watched from above, and told.
+    pub(super) async fn enter(&self, way: Way<'_>, query: &Query) -> Reply {
+        let mut reply = match self.cancel {
+            None => self.answered(way, query).await,
+            Some(most) => match timeout(most, Box::pin(self.answered(way, query))).await {
+                Ok(reply) => reply,
+                Err(_) => Err(Failure::servfail("context deadline exceeded", "cancel")),
+            },
+        };
+        if let Err(failure) = &reply
+            && let Some(errors) = &self.errors
+            && !failure.text.is_empty()
+            && let Some(line) = errors.line(query, failure.rcode, &failure.text)
+        {
+            self.resources.output.line(&line);
+        }
+        if !self.log.is_empty() {
+            self.tell(query, &reply);
+        }
+        if let Some(identifier) = &self.nsid
+            && nsid::asked(query)
+            && let Ok(Outcome::Answer(answer)) = &mut reply
+        {
+            nsid::add(identifier, answer);
+        }
+        reply
+    }
+
+    fn tell(&self, query: &Query, reply: &Reply) {
+        let took = Instant::now().saturating_duration_since(query.now);
+        if let Some(line) = self.log.line(&Told { query, reply }, took) {
+            self.resources.output.line(&line);
+        }
+    }
+
+    /// Plugins that answer before anybody else is asked.
+    async fn answered(&self, way: Way<'_>, query: &Query) -> Reply {
+        if let Some(prefix) = self.local
+            && let Some(answer) = local::answer(query, prefix)
+        {
+            if query.question.name.depth() > 1 && query.question.kind != Type::PTR {
+                self.resources.metrics.local_localhost.inc();
+            }
+            return Ok(Outcome::Answer(answer));
+        }
+        if let Some(options) = &self.dns64
+            && dns64::concerns(options, query)
+        {
+            return Box::pin(self.translated(way, query, options)).await;
+        }
+        self.balanced(way, query).await
+    }
+
+    /// `dns64`.
+    async fn translated(
+        &self,
+        way: Way<'_>,
+        query: &Query,
+        options: &crate::corefile::plugins::Dns64,
+    ) -> Reply {
+        let reply = self.balanced(way, query).await;
+        let Ok(Outcome::Answer(answer)) = &reply else {
+            return reply;
+        };
+        if !dns64::needed(options, query, answer) {
+            return reply;
+        }
+        let name = query.question.name.clone();
+        let Some(v4) = way.ask(query, name, Type::A).await else {
+            return Err(Failure::servfail(
+                "dns64: upstream returned no response",
+                "dns64",
+            ));
+        };
+        let server = way.router.server.clone();
+        self.resources
+            .metrics
+            .dns64_translated
+            .get_or_create(&OfServer { server })
+            .inc();
+        Ok(Outcome::Answer(dns64::translate(options, answer, v4)))
+    }
+
+    /// `any`, `chaos`, `loadbalance`.
+    async fn balanced(&self, way: Way<'_>, query: &Query) -> Reply {
+        if self.any
+            && let Some(answer) = any::answer(query)
+        {
+            return Ok(Outcome::Answer(answer));
+        }
+        if let Some(options) = &self.chaos
+            && let Some(answer) = chaos::answer(options, query, &self.resources.host)
+        {
+            return Ok(Outcome::Answer(answer));
+        }
+        let mut reply = self.admitted(way, query).await;
+        if let Some(balance) = &self.loadbalance
+            && let Ok(Outcome::Answer(answer)) = &mut reply
+        {
+            balance.order(query, answer);
+        }
+        reply
+    }
+
+    /// `acl`.
+    async fn admitted(&self, way: Way<'_>, query: &Query) -> Reply {
+        let Some(acl) = &self.acl else {
+            return self.cached(way, query).await;
+        };
+        let metrics = &self.resources.metrics;
+        let place = |zone: &Name| Place {
+            server: way.router.server.clone(),
+            zone: zone.to_string(),
+            view: self.view_name().to_owned(),
+        };
+        match acl.judge(query) {
+            Verdict::Allowed => {
+                let Place { server, view, .. } = place(&Name::root());
+                metrics
+                    .acl_allowed
+                    .get_or_create(&ServerView { server, view })
+                    .inc();
+            }
+            Verdict::Dropped(zone) => {
+                metrics.acl_dropped.get_or_create(&place(zone)).inc();
+                return Ok(Outcome::Drop);
+            }
+            Verdict::Denied(answer, action, zone) => {
+                let counter = match action {
+                    AclAction::Filter => &metrics.acl_filtered,
+                    _ => &metrics.acl_blocked,
+                };
+                counter.get_or_create(&place(zone)).inc();
+                return Ok(Outcome::Answer(answer));
+            }
+        }
+        self.cached(way, query).await
+    }
+
+    /// `cache`.
+    async fn cached(&self, way: Way<'_>, query: &Query) -> Reply {
+        self.below(way, query).await
+    }
+
+    /// What is below the cache: `header` and `minimal`.
+    async fn below(&self, way: Way<'_>, query: &Query) -> Reply {
+        let mut reply = match &self.header {
+            Some(rules) if !rules.query.is_empty() => {
+                let mut changed = query.clone();
+                header::change_query(&rules.query, &mut changed);
+                let mut reply = Box::pin(self.sources(way, &changed)).await;
+                if let Ok(Outcome::Answer(answer)) = &mut reply
+                    && changed.recursion_desired != query.recursion_desired
+                {
+                    answer.recursion_desired = Some(changed.recursion_desired);
+                }
+                reply
+            }
+            _ => self.sources(way, query).await,
+        };
+        if let Ok(Outcome::Answer(answer)) = &mut reply {
+            if self.minimal {
+                minimal::reduce(query, answer);
+            }
+            if let Some(rules) = &self.header {
+                header::change_answer(&rules.response, answer);
+            }
+        }
+        reply
+    }
+}
+
+impl Balance {
+    fn order(&self, query: &Query, answer: &mut crate::query::Answer) {
+        // Nearly every answer has one record: nothing to put in order.
+        if answer.answers.len() <= 1
+            && answer.additionals.len() <= 1
+            && answer.authorities.len() <= 1
+        {
+            return;
+        }
+        let mut rng = rand::rng();
+        match &self.options.policy {
+            LoadBalancePolicy::RoundRobin => loadbalance::shuffle(query, answer, &mut rng),
+            LoadBalancePolicy::Weighted { .. } => {
+                loadbalance::weigh(query, answer, &self.weights.load(), &mut rng);
+            }
+        }
+        if !self.options.prefer.is_empty() {
+            loadbalance::prefer(query, answer, &self.options.prefer);
+        }
+    }
+}
