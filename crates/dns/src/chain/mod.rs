@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 pub use resources::Resources;
 pub use router::{Router, Site};
 
+use crate::cache::Cache;
 use crate::corefile::plugins::{self as options, LoadBalancePolicy};
 use crate::corefile::{Error, ErrorKind, Position, ServerBlock};
 use crate::plugins::acl::Acl;
@@ -51,7 +52,9 @@ pub struct Chain {
     any: bool,
     chaos: Option<options::Chaos>,
     loadbalance: Option<Balance>,
+    rewrite: Vec<options::Rewrite>,
     acl: Option<Acl>,
+    cache: Option<Arc<Cache>>,
     header: Option<options::Header>,
     minimal: bool,
     hosts: Option<HostsFile>,
@@ -82,6 +85,7 @@ struct HostsFile {
 #[derive(Clone, Copy, Debug)]
 struct Way<'a> {
     router: &'a Arc<Router>,
+    chain: &'a Arc<Chain>,
     /// How often the server has asked itself.
     depth: u8,
 }
@@ -142,7 +146,12 @@ impl Chain {
                 weights: ArcSwap::default(),
                 seen: chores::Seen::default(),
             }),
+            rewrite: plugins.rewrite.clone(),
             acl: (!plugins.acl.is_empty()).then(|| Acl::new(&plugins.acl)),
+            cache: plugins
+                .cache
+                .clone()
+                .map(|cache| Arc::new(Cache::new(cache, live(plugins)))),
             header: plugins.header.clone(),
             minimal: plugins.minimal,
             hosts: plugins.hosts.as_ref().map(|options| HostsFile {
@@ -158,6 +167,11 @@ impl Chain {
         };
         chain.read_files(&block.at)?;
         Ok(chain)
+    }
+
+    /// Its cache, for what it counts.
+    pub fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cache.as_ref()
     }
 
     /// How much of the client's buffer is used: `bufsize` bounds it.
@@ -192,6 +206,17 @@ fn wrong(at: &Position, plugin: &'static str, message: impl Into<String>) -> Err
         kind: ErrorKind::Plugin(plugin),
         message: message.into(),
     }
+}
+
+/// Zones whose every answer comes from the watched state, so that no cache need be asked.
+fn live(plugins: &options::Plugins) -> Vec<Name> {
+    let kubernetes = plugins
+        .kubernetes
+        .iter()
+        .filter(|options| options.fallthrough.is_empty());
+    kubernetes
+        .flat_map(|options| options.zones.clone())
+        .collect()
 }
 
 /// The configured plugin that is asked last.

@@ -78,6 +78,7 @@ impl Router {
         };
         let way = Way {
             router: self,
+            chain,
             depth,
         };
         chain.enter(way, query).await

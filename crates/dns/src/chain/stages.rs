@@ -1,15 +1,17 @@
 //! The stages from the top down to the cache: plugins that change what goes by.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout;
 
 use super::{Balance, Chain, LoadBalancePolicy, Reply, Way};
+use crate::cache::Renewal;
 use crate::corefile::plugins::AclAction;
 use crate::plugins::acl::Verdict;
 use crate::plugins::log::Told;
 use crate::plugins::metrics::{OfServer, Place, ServerView};
-use crate::plugins::{any, chaos, dns64, header, loadbalance, local, minimal, nsid};
+use crate::plugins::{any, chaos, dns64, header, loadbalance, local, minimal, nsid, rewrite};
 use crate::query::{Failure, Outcome, Query};
 use crate::wire::{Name, Type};
 
@@ -109,13 +111,47 @@ impl Chain {
         {
             return Ok(Outcome::Answer(answer));
         }
-        let mut reply = self.admitted(way, query).await;
+        let mut reply = if self.rewrite.is_empty() {
+            self.completed(way, query).await
+        } else {
+            Box::pin(self.rewritten(way, query)).await
+        };
         if let Some(balance) = &self.loadbalance
             && let Ok(Outcome::Answer(answer)) = &mut reply
         {
             balance.order(query, answer);
         }
         reply
+    }
+
+    /// `rewrite`.
+    async fn rewritten(&self, way: Way<'_>, query: &Query) -> Reply {
+        let rewritten = match rewrite::question(&self.rewrite, query) {
+            Ok(None) => return self.completed(way, query).await,
+            Ok(Some(rewritten)) => rewritten,
+            Err(error) => return Err(Failure::servfail(error, "rewrite")),
+        };
+        let mut reply = self.completed(way, &rewritten.query).await;
+        match &mut reply {
+            Ok(Outcome::Answer(answer)) => {
+                rewritten.reverts.apply(answer);
+                for target in rewritten.reverts.targets(answer) {
+                    let kind = rewritten.query.question.kind;
+                    let asked = way.ask(&rewritten.query, target.to.clone(), kind);
+                    if let Some(resolved) = asked.await {
+                        rewrite::retarget(answer, target, resolved);
+                    }
+                }
+            }
+            Ok(Outcome::Messages(_) | Outcome::Drop) => {}
+            Err(failure) => failure.rcode = rewritten.reverts.rcode(failure.rcode),
+        }
+        reply
+    }
+
+    /// `autopath`.
+    async fn completed(&self, way: Way<'_>, query: &Query) -> Reply {
+        self.admitted(way, query).await
     }
 
     /// `acl`.
@@ -155,7 +191,27 @@ impl Chain {
 
     /// `cache`.
     async fn cached(&self, way: Way<'_>, query: &Query) -> Reply {
-        self.below(way, query).await
+        let Some(cache) = &self.cache else {
+            return self.below(way, query).await;
+        };
+        let below = async |query: &Query| self.below(way, query).await;
+        cache
+            .answer(query, below, |renewal| self.renew(way, renewal))
+            .await
+    }
+
+    /// Asks again in the background, for those who come later.
+    fn renew(&self, way: Way<'_>, renewal: Renewal) {
+        let (router, chain) = (Arc::clone(way.router), Arc::clone(way.chain));
+        tokio::spawn(async move {
+            let way = Way {
+                router: &router,
+                chain: &chain,
+                depth: 0,
+            };
+            let below = async |query: &Query| chain.below(way, query).await;
+            renewal.run(below).await;
+        });
     }
 
     /// What is below the cache: `header` and `minimal`.

@@ -17,6 +17,7 @@ pub mod minimal;
 pub mod nsid;
 pub mod outcome;
 pub mod output;
+pub mod rewrite;
 pub mod whoami;
 pub mod zones;
 
