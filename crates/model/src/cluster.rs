@@ -237,6 +237,40 @@ impl Cluster {
             .map_or(&[], |all| all.as_slice())
     }
 
+    /// The Service that has an address as one of its ClusterIPs; of several the first by name.
+    /// Looks at all of them.
+    pub fn service_at(&self, ip: IpAddr) -> Option<&Arc<Service>> {
+        let mut all = self.services.values();
+        all.find(|service| service.cluster_ips.contains(&ip))
+    }
+
+    /// To whom a port of a Service leads: its ready endpoints of a family, by address and port,
+    /// each once.
+    pub fn ready_endpoints(
+        &self,
+        service: &Service,
+        port: (Protocol, u16),
+        v6: bool,
+    ) -> BTreeSet<(IpAddr, u16)> {
+        let ports = || {
+            let all = service.ports.iter();
+            all.filter(|one| (one.protocol, one.port) == port)
+        };
+        let slices = self.slices_of(&service.key()).iter();
+        let slices = slices.filter(|slice| slice.v6 == v6);
+        slices
+            .flat_map(|slice| {
+                let numbers = slice.ports.iter().filter(move |one| {
+                    ports().any(|own| (&own.name, own.protocol) == (&one.name, one.protocol))
+                });
+                let ready = || slice.endpoints.iter().filter(|one| one.ready);
+                numbers
+                    .filter_map(|one| one.port)
+                    .flat_map(move |number| ready().map(move |one| (one.ip, number)))
+            })
+            .collect()
+    }
+
     /// The pod that has an address, and shares it with no node. Where an old pod's object is still
     /// there and a new pod already has its address, the new one: who is leaving has lost it, else
     /// the youngest has it.

@@ -180,6 +180,26 @@ impl Default for ServicesConfig {
     }
 }
 
+/// The settings of names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DnsConfig {
+    /// Each node answers its pods' and its own questions to the DNS Service itself.
+    pub node_local: bool,
+    /// The nodes' servers answer at this address too, for example 169.254.20.10. No Service leads
+    /// anywhere from it where a node's server does not answer.
+    pub local_address: Option<IpAddr>,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            node_local: true,
+            local_address: None,
+        }
+    }
+}
+
 /// The network of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -211,6 +231,8 @@ pub struct Config {
     pub pod_mode: PodMode,
     /// Virtual addresses.
     pub services: ServicesConfig,
+    /// Names.
+    pub dns: DnsConfig,
 }
 
 impl Default for Config {
@@ -228,11 +250,36 @@ impl Default for Config {
             fabric: FabricConfig::default(),
             pod_mode: PodMode::default(),
             services: ServicesConfig::default(),
+            dns: DnsConfig::default(),
         }
     }
 }
 
 impl Config {
+    /// The addresses at which a node answers questions for names itself; none where it does not.
+    pub fn node_dns(&self) -> Vec<IpAddr> {
+        if !self.dns.node_local {
+            return Vec::new();
+        }
+        let mut all = self.cluster_dns.clone();
+        all.extend(self.dns.local_address);
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// The DNS Service's address that a node's own server is asked in the place of, by the one
+    /// that was asked; none where that is no address of nodes' servers.
+    pub fn dns_service_of(&self, asked: IpAddr) -> Option<IpAddr> {
+        if !self.node_dns().contains(&asked) {
+            return None;
+        }
+        let mut all = self.cluster_dns.iter();
+        let of_family = all.clone().find(|ip| ip.is_ipv6() == asked.is_ipv6());
+        let own = all.find(|ip| **ip == asked);
+        Some(*own.or(of_family).unwrap_or(&asked))
+    }
+
     /// Prefix length of a node's pod range in the family of `cidr`.
     pub fn node_mask(&self, cidr: &IpNet) -> u8 {
         match cidr {

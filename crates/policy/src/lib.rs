@@ -14,4 +14,4 @@ pub mod render;
 
 pub use apply::{Counts, Policies, Report, inspect};
 pub use explain::{Answer, End, Question, Reason, Side, explain};
-pub use plan::{Local, Locals};
+pub use plan::{Local, Locals, NodeDns};

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Config, ConfigError, FabricConfig, FabricMode, PodMode};
+use super::{Config, ConfigError, DnsConfig, FabricConfig, FabricMode, PodMode};
 
 mod kubeproxy;
 mod services;
@@ -106,7 +106,7 @@ struct Reader {
     errors: Vec<ConfigError>,
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "apiVersion",
     "kind",
     "clusterCIDRs",
@@ -118,7 +118,9 @@ const FIELDS: [&str; 11] = [
     "fabric",
     "podMode",
     "services",
+    "dns",
 ];
+const DNS_FIELDS: [&str; 2] = ["nodeLocal", "localAddress"];
 const FABRIC_FIELDS: [&str; 4] = ["mode", "vni", "port", "mtu"];
 const FABRIC_MODES: [(&str, FabricMode); 3] = [
     ("vxlan", FabricMode::Vxlan),
@@ -184,6 +186,7 @@ impl Reader {
                 }),
                 "fabric" => config.fabric = self.fabric(name, value),
                 "services" => config.services = self.services(name, value),
+                "dns" => config.dns = self.dns(name, value),
                 _ => {}
             }
         }
@@ -217,6 +220,25 @@ impl Reader {
             }
         }
         fabric
+    }
+
+    fn dns(&mut self, path: &str, document: &Document) -> DnsConfig {
+        let mut dns = DnsConfig::default();
+        let Some(fields) = self.mapping(path, document, &DNS_FIELDS) else {
+            return dns;
+        };
+        for (name, value) in fields {
+            let path = format!("{path}.{name}");
+            match name.as_str() {
+                "nodeLocal" => self.set(&mut dns.node_local, &path, value, truth),
+                "localAddress" if *value == Document::Null => dns.local_address = None,
+                "localAddress" => self.set(&mut dns.local_address, &path, value, |path, value| {
+                    address(path, value).map(Some)
+                }),
+                _ => {}
+            }
+        }
+        dns
     }
 
     /// The fields of a mapping; unknown ones and ones given twice are mistakes.
@@ -427,6 +449,10 @@ mod tests {
                 ..FabricConfig::default()
             },
             pod_mode: PodMode::Bridge,
+            dns: DnsConfig {
+                node_local: false,
+                local_address: Some(IpAddr::from([169, 254, 20, 10])),
+            },
             ..Config::default()
         };
         let json = serde_json::to_string(&config).unwrap();

@@ -29,6 +29,7 @@ impl Config {
         self.check_services(&mut found);
         self.check_overlaps(&mut found);
         self.check_dns(&mut found);
+        self.check_node_dns(&mut found);
         self.check_fabric(&mut found);
         found.0
     }
@@ -163,6 +164,35 @@ impl Config {
         }
     }
 
+    fn check_node_dns(&self, found: &mut Findings) {
+        const FIELD: &str = "dns.localAddress";
+        let Some(address) = self.dns.local_address else {
+            return;
+        };
+        let within = |cidrs: &[IpNet]| cidrs.iter().any(|cidr| cidr.contains(&address));
+        let unusable = match address {
+            IpAddr::V4(v4) => v4.is_broadcast() || v4.octets()[0] == 0,
+            // A link's own: it means something on a link only.
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_unspecified(),
+        };
+        if unusable || address.is_loopback() || address.is_multicast() {
+            found.add(
+                FIELD,
+                format!("{address} cannot be asked by pods; choose another, for example 169.254.20.10 or fd00::53"),
+            );
+        } else if within(&self.cluster_cidrs) {
+            found.add(
+                FIELD,
+                format!("{address} is one that a pod may get; choose one outside clusterCIDRs, for example 169.254.20.10"),
+            );
+        } else if within(&self.service_cidrs) && !self.cluster_dns.contains(&address) {
+            found.add(
+                FIELD,
+                format!("{address} is one that a Service may get; choose one outside serviceCIDRs, for example 169.254.20.10"),
+            );
+        }
+    }
+
     fn check_fabric(&self, found: &mut Findings) {
         if self.fabric.vni == 0 || self.fabric.vni > 16_777_215 {
             found.add(
@@ -287,6 +317,37 @@ mod tests {
             wrong(|c| c.cluster_cidrs = nets(&["10.244.0.0/16", "10.245.0.0/16"]))
                 .contains("clusterCIDRs[1]: 10.245.0.0/16 is a second range of its family")
         );
+    }
+
+    #[test]
+    fn nobody_else_may_get_the_address_of_the_nodes_servers() {
+        let with = |address: &str| {
+            wrong(|c| c.dns.local_address = Some(address.parse().unwrap()))
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        for usable in ["169.254.20.10", "192.0.2.53", "fd00::53", "10.96.0.10"] {
+            assert_eq!(with(usable), "");
+        }
+        for (address, cause) in [
+            ("127.0.0.53", "cannot be asked by pods"),
+            ("fe80::1", "cannot be asked by pods"),
+            ("224.0.0.1", "cannot be asked by pods"),
+            ("10.244.3.4", "is one that a pod may get"),
+            ("10.96.0.11", "is one that a Service may get"),
+        ] {
+            assert_eq!(
+                with(address),
+                format!("dns.localAddress: {address} {cause}")
+            );
+        }
+        let mut config = Config::default();
+        config.dns.local_address = Some([169, 254, 20, 10].into());
+        assert_eq!(config.node_dns().len(), 2);
+        config.dns.node_local = false;
+        assert!(config.node_dns().is_empty());
     }
 
     #[test]

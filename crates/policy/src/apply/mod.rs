@@ -11,7 +11,7 @@ use nft::{Family, Op};
 use serde::Serialize;
 
 pub use self::inspect::inspect;
-use crate::plan::{Delta, Locals, Plan};
+use crate::plan::{Delta, Locals, NodeDns, Plan};
 use crate::render::nftables::{Change, Generation, TABLE};
 
 /// What came of one [`Policies::reconcile`]. Without errors the kernel judges every local pod as
@@ -29,7 +29,7 @@ pub struct Report {
 /// How much the policies of a node come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Addresses of pods here that some policy is about.
+    /// NodeDns of pods here that some policy is about.
     pub subjects: usize,
     /// Lists of rules that they use.
     pub lists: usize,
@@ -62,6 +62,16 @@ impl Policies {
     /// The last plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Where this node answers questions for names itself; true where that is news, and a
+    /// reconcile is due.
+    pub fn set_resolver(&mut self, addresses: NodeDns) -> bool {
+        let news = self.plan.set_resolver(addresses);
+        if news {
+            self.resync();
+        }
+        news
     }
 
     /// Takes note of a change in the kernel; true where [`Policies::reconcile`] is due because

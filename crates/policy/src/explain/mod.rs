@@ -9,6 +9,7 @@ mod judge;
 mod lint;
 mod listing;
 mod matrix;
+mod names;
 mod points;
 mod portset;
 pub mod words;
@@ -18,6 +19,7 @@ pub use difference::{Changed, Difference, difference};
 pub use lint::{Finding, Severity, lint};
 pub use listing::{Listed, Listing, list, subjects};
 pub use matrix::{Declared, Flow, Group, Matrix, Port, Row, matrix};
+pub use names::asking;
 pub use portset::PortSet;
 
 use std::net::IpAddr;

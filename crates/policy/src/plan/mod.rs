@@ -19,6 +19,7 @@ mod judge;
 mod list;
 mod lists;
 mod ports;
+mod resolver;
 mod set;
 mod sets;
 mod update;
@@ -34,6 +35,8 @@ pub use self::judge::{DIRECTIONS, Targets};
 pub use self::list::{List, ListId, Match, PortTest, Rule, Target};
 use self::lists::Lists;
 pub use self::ports::{PortRange, Ports};
+use self::resolver::Resolver;
+pub use self::resolver::{Mute, NodeDns, PORT as DNS_PORT, PROTOCOLS as DNS_PROTOCOLS};
 pub use self::set::{Element, Pods, Scope, Set, SetId, What};
 use self::sets::Sets;
 pub use self::sets::{Live, Moved};
@@ -63,10 +66,11 @@ pub struct Plan {
     /// The cluster as it was at the last update.
     cluster: Cluster,
     attached: Attached,
-    /// Addresses that some policy is about.
+    /// NodeDns that some policy is about.
     subjects: BTreeMap<IpAddr, Targets>,
     lists: Lists,
     sets: Sets,
+    resolver: Resolver,
 }
 
 impl Plan {
@@ -93,6 +97,27 @@ impl Plan {
     /// The pod that is attached here with an address.
     pub fn pod_at(&self, ip: IpAddr) -> Option<&Key> {
         self.attached.at(ip).map(|local| &local.pod)
+    }
+
+    /// Where this node answers questions for names itself, from the next update on; true where
+    /// that is news.
+    pub fn set_resolver(&mut self, addresses: NodeDns) -> bool {
+        self.resolver.set(addresses)
+    }
+
+    /// Where that is.
+    pub fn resolver(&self) -> &[IpAddr] {
+        self.resolver.addresses()
+    }
+
+    /// Who may not ask there, though it is a pod here.
+    pub fn mute(&self) -> &BTreeMap<IpAddr, Mute> {
+        self.resolver.mute()
+    }
+
+    /// Whether a change of a Service, or of its endpoints, may change who may ask.
+    pub fn asks(&self, cluster: &Cluster, service: &Key) -> bool {
+        self.resolver.is_asked(cluster, service)
     }
 
     /// The lists that are used, each once.

@@ -11,7 +11,7 @@ use super::judge::{Judge, Targets};
 use super::list::{List, ListId};
 use super::set::{Set, SetId};
 use super::sets::{Candidates, Moved};
-use super::{Local, Locals, OPEN, Plan};
+use super::{Local, Locals, Mute, OPEN, Plan};
 
 /// What changed of a plan.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Delta {
     pub gone_lists: BTreeMap<ListId, Arc<List>>,
     /// What became of each address's connections, and what becomes of them now.
     pub subjects: BTreeMap<IpAddr, (Targets, Targets)>,
+    /// By which protocols each address could not ask for names, and cannot now.
+    pub mute: BTreeMap<IpAddr, (Mute, Mute)>,
 }
 
 impl Delta {
@@ -39,6 +41,7 @@ impl Delta {
             && self.new_lists.is_empty()
             && self.gone_lists.is_empty()
             && self.subjects.is_empty()
+            && self.mute.is_empty()
     }
 }
 
@@ -64,6 +67,14 @@ impl Plan {
             self.sets.refresh_nodes(&self.cluster, &mut delta.moved);
         }
         self.judge(&touched.subjects, &mut delta);
+        let Self {
+            cluster,
+            subjects,
+            sets,
+            resolver,
+            ..
+        } = self;
+        resolver.update(cluster, changed, subjects, sets, &mut delta);
         delta
     }
 

@@ -10,6 +10,7 @@ mod kill;
 mod lab;
 mod left;
 mod manifests;
+mod names;
 mod objects;
 mod oracle;
 mod order;

@@ -15,6 +15,8 @@ pub(super) const GENERATION: &str = "generation";
 /// The chain that marks a connection.
 pub(super) const JUDGED: &str = "judged";
 const LOOSE: &str = "loose";
+/// The chain of questions for names to the node's own server.
+const ASK: &str = "ask";
 const MIDSTREAM: &str = "midstream";
 
 /// The bits of a connection's mark that hold the generation; the others are Services'.
@@ -52,6 +54,16 @@ pub(super) fn map(direction: model::Direction, v6: bool) -> String {
 /// field is one of them, and whether two fields are the same one of them.
 pub(super) fn subjects(v6: bool) -> String {
     format!("subjects{}", digit(v6))
+}
+
+/// Where the node's own server answers: its addresses with protocol and port.
+pub(super) fn resolver(v6: bool) -> String {
+    format!("resolver{}", digit(v6))
+}
+
+/// Pods that may not ask it, by address and protocol.
+pub(super) fn mute(v6: bool) -> String {
+    format!("mute{}", digit(v6))
 }
 
 /// The chain in which denied connections end.
@@ -118,6 +130,8 @@ pub(super) fn sets(generation: u32) -> BTreeMap<String, Set> {
     for v6 in [false, true] {
         let ip = ip_type(v6);
         sets.insert(subjects(v6), Set::of([ip, ip]));
+        sets.insert(resolver(v6), Set::of([ip, Type::Proto, Type::Port]));
+        sets.insert(mute(v6), Set::of([ip, Type::Proto]));
         for direction in model::Direction::ALL {
             sets.insert(map(direction, v6), Set::map([ip], SetData::Verdict));
         }
@@ -140,6 +154,7 @@ pub(super) fn chains(generation: u32) -> BTreeMap<String, Chain> {
     for v6 in [false, true] {
         chains.insert(format!("forward{}", digit(v6)), regular(forward(v6)));
         chains.insert(format!("input{}", digit(v6)), regular(input(v6)));
+        chains.insert(format!("{ASK}{}", digit(v6)), regular(ask(v6)));
     }
     for direction in model::Direction::ALL {
         let [tell, drop] = deny(direction);
@@ -249,35 +264,75 @@ fn input(v6: bool) -> Vec<Rule> {
     if v6 {
         rules.push(Rule::new(neighbours()));
     }
-    rules.extend(check(v6));
+    rules.extend(arounds(v6));
+    rules.push(asked(v6));
+    rules.extend(connections());
     rules.push(lookup(model::Direction::Egress, v6));
     rules.push(Rule::new([goto(JUDGED)]));
     rules
 }
 
+/// A question for a name to this node's own server belongs to no connection: kept from tracking
+/// it is judged by who asks. Nobody else's packets to such an address come to this hook untracked.
+fn asked(v6: bool) -> Rule {
+    let to_resolver = Statement::InSet {
+        keys: vec![Key::Daddr(family(v6)), Key::L4Proto, Key::ThDport],
+        negate: false,
+        set: resolver(v6),
+    };
+    let untracked = Statement::CtState(vec![CtState::Untracked]);
+    let ask = goto(&format!("{ASK}{}", digit(v6)));
+    Rule::new([untracked, to_resolver, ask]).comment("names, of this node's own server")
+}
+
+fn ask(v6: bool) -> Vec<Rule> {
+    let mute = Statement::InSet {
+        keys: vec![Key::Saddr(family(v6)), Key::L4Proto],
+        negate: false,
+        set: mute(v6),
+    };
+    vec![
+        borrowed(),
+        Rule::new([mute, goto(&denied(model::Direction::Egress))]),
+        Rule::new([to(Verdict::Accept)]),
+    ]
+}
+
 /// What no policy is asked about.
 fn check(v6: bool) -> Vec<Rule> {
+    [arounds(v6), connections()].concat()
+}
+
+fn arounds(v6: bool) -> Vec<Rule> {
+    match v6 {
+        true => vec![around(&from_pod()), around(&[from_link(BRIDGE)])],
+        false => Vec::new(),
+    }
+}
+
+fn connections() -> Vec<Rule> {
     let none = Statement::CtState(vec![CtState::Invalid, CtState::Untracked]);
     let new = Statement::CtState(vec![CtState::New]);
-    let borrowed = [
-        from_link("fn-*"),
-        Statement::is_not(Key::IifName, Value::Name("fn-vxlan*".to_owned())),
-        Statement::NoWayBack,
-        to(Verdict::Drop),
-    ];
-    let mut rules = Vec::new();
-    if v6 {
-        rules.push(around(&borrowed[..2]));
-        rules.push(around(&[from_link(BRIDGE)]));
-    }
-    rules.extend([
+    vec![
         Rule::new([none, goto(LOOSE)]),
         // Whose connection that is, and who opened it, is forgotten: it would be taken for one of
         // the other direction.
         Rule::new([new, Statement::TcpNotSyn, jump(MIDSTREAM)]),
-        Rule::new(borrowed).comment("a pod has no addresses but its own"),
-    ]);
-    rules
+        borrowed(),
+    ]
+}
+
+fn borrowed() -> Rule {
+    let [pod, not_tunnel] = from_pod();
+    Rule::new([pod, not_tunnel, Statement::NoWayBack, to(Verdict::Drop)])
+        .comment("a pod has no addresses but its own")
+}
+
+fn from_pod() -> [Statement; 2] {
+    [
+        from_link("fn-*"),
+        Statement::is_not(Key::IifName, Value::Name("fn-vxlan*".to_owned())),
+    ]
 }
 
 fn from_link(name: &str) -> Statement {

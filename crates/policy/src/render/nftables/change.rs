@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nft::{Compiled, CompiledSet, Datum, ElementKey, Family, Op, Transaction, Value, diff};
 
 use super::base::{self, GENERATION, JUDGED};
-use super::table::{MAPS, compiled, twice};
+use super::table::{MAPS, compiled, muted, twice};
 use super::{TABLE, list, set};
 use crate::plan::{Delta, Live, Plan, Targets};
 
@@ -115,6 +115,7 @@ impl Change {
         }
         let subjects = delta.subjects.iter();
         change_subjects(ops, subjects.map(|(ip, (was, is))| (*ip, was, is)));
+        change_mute(ops, delta);
         change_generation(ops, was, is);
         let gone: Vec<_> = delta
             .gone_lists
@@ -340,6 +341,28 @@ fn change_subjects<'a>(
         }
         if !new.is_empty() {
             ops.push(Op::AddElements(name, new));
+        }
+    }
+}
+
+/// Who may ask for names from now on.
+fn change_mute(ops: &mut Vec<Op>, delta: &Delta) {
+    for v6 in [false, true] {
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        for (ip, (was, is)) in delta.mute.iter().filter(|(ip, _)| ip.is_ipv6() == v6) {
+            let [was, is] = [was, is].map(|mute| {
+                let keys = muted(*ip, mute);
+                keys.map(|key| ElementKey::of(&key)).collect::<Vec<_>>()
+            });
+            gone.extend(was.iter().filter(|key| !is.contains(key)).cloned());
+            new.extend(is.into_iter().filter(|key| !was.contains(key)));
+        }
+        if !gone.is_empty() {
+            ops.push(Op::DeleteElements(base::mute(v6), gone));
+        }
+        if !new.is_empty() {
+            let new = new.into_iter().map(|key| (key, None)).collect();
+            ops.push(Op::AddElements(base::mute(v6), new));
         }
     }
 }

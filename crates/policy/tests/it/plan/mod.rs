@@ -3,6 +3,7 @@
 mod costs;
 mod faults;
 mod kernel;
+mod names;
 mod oracle;
 mod small;
 mod steps;

@@ -16,7 +16,7 @@ use proptest::sample::{select, subsequence};
 use super::HERE;
 
 pub const NODES: [&str; 2] = [HERE, "node2"];
-const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
+pub const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
 
 /// A cluster and the pods that are attached to the node.
 #[derive(Clone, Debug, Default)]
