@@ -159,8 +159,7 @@ impl Message {
     }
 
     /// Appends the message to `out`, at most `limit` bytes of it. Where it does not fit, records
-    /// are left out from the end and TC is set, as long as no answer is left out only because
-    /// of additional records, which are not needed.
+    /// are left out from the end and TC is set.
     pub fn write(&self, limit: usize, out: &mut Vec<u8>) {
         Writer::new(out, limit).message(self);
     }

@@ -16,4 +16,4 @@ pub use message::{Header, Message, Opcode, Question, Rcode};
 pub use name::{Name, NameError};
 pub use reader::{Reader, WireError};
 pub use record::{Class, Data, Record, Soa, Type};
-pub use writer::Writer;
+pub use writer::{OptOut, Writer};

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Class, Data, Edns, Header, Message, Name, Question, Record, Type};
+use super::{Data, EdnsOption, Header, Message, Name, Question, Rcode, Record, Type};
 
 /// A pointer has 14 bits.
 const FAR: usize = 0x3fff;
@@ -38,18 +38,32 @@ impl<'a> Writer<'a> {
         if let Some(question) = &message.question {
             self.question(question);
         }
-        let opt = message.edns.as_ref().map_or(0, opt_len);
-        let limit = self.limit.saturating_sub(opt);
-        let answers = self.section(&message.answers, limit, 6);
-        let authorities = answers && self.section(&message.authorities, limit, 8);
-        if !authorities {
+        let sections = [
+            message.answers.as_slice(),
+            &message.authorities,
+            &message.additionals,
+        ];
+        let opt = message.edns.as_ref().map(|edns| OptOut {
+            udp_size: edns.udp_size,
+            version: edns.version,
+            dnssec_ok: edns.dnssec_ok,
+            rcode: message.header.rcode,
+            options: &edns.options,
+        });
+        self.sections(sections, opt.as_ref());
+    }
+
+    /// Answers, authority and additional records, as many of them as there is room for, and
+    /// OPT in any case. TC says that some were left out, of whichever section: which of the
+    /// additional records were needed only their reader knows.
+    pub fn sections(&mut self, sections: [&[Record]; 3], opt: Option<&OptOut<'_>>) {
+        let limit = self.limit.saturating_sub(opt.map_or(0, OptOut::len));
+        let mut counts = [6, 8, 10].into_iter().zip(sections);
+        if !counts.all(|(count, records)| self.section(records, limit, count)) {
             self.out[self.start + 2] |= 2;
-        } else {
-            // What is additional is nobody's due: it is left out silently (RFC 2181, section 9).
-            self.section(&message.additionals, limit, 10);
         }
-        if let Some(edns) = &message.edns {
-            self.opt(edns, message.header.rcode.0);
+        if let Some(opt) = opt {
+            self.opt(opt);
         }
     }
 
@@ -209,16 +223,15 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn opt(&mut self, edns: &Edns, rcode: u16) {
+    fn opt(&mut self, opt: &OptOut<'_>) {
         self.out.push(0);
         self.u16(Type::OPT.0);
-        self.u16(Class(edns.udp_size).0);
-        let flags = if edns.dnssec_ok { 0x80 } else { 0 };
-        let high = (rcode >> 4).min(255) as u8;
-        self.out.extend_from_slice(&[high, edns.version, flags, 0]);
-        let len = opt_len(edns) - 11;
-        self.u16(len as u16);
-        for option in &edns.options {
+        self.u16(opt.udp_size);
+        let flags = if opt.dnssec_ok { 0x80 } else { 0 };
+        let high = (opt.rcode.0 >> 4).min(255) as u8;
+        self.out.extend_from_slice(&[high, opt.version, flags, 0]);
+        self.u16((opt.len() - 11) as u16);
+        for option in opt.options {
             self.u16(option.code);
             self.u16(option.data.len() as u16);
             self.out.extend_from_slice(&option.data);
@@ -227,8 +240,25 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// How long the OPT record is.
-fn opt_len(edns: &Edns) -> usize {
-    let options = edns.options.iter().map(|option| 4 + option.data.len());
-    11 + options.sum::<usize>()
+/// The OPT record of a message to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct OptOut<'a> {
+    /// The largest UDP message that the sender takes.
+    pub udp_size: u16,
+    /// Version of EDNS.
+    pub version: u8,
+    /// DO.
+    pub dnssec_ok: bool,
+    /// The message's code, of which it has the upper bits.
+    pub rcode: Rcode,
+    /// Options in their order.
+    pub options: &'a [EdnsOption],
+}
+
+impl OptOut<'_> {
+    /// How long the record is.
+    fn len(&self) -> usize {
+        let options = self.options.iter().map(|option| 4 + option.data.len());
+        11 + options.sum::<usize>()
+    }
 }

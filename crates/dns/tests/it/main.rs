@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod node;
+mod serve;

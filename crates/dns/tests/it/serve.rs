@@ -1,0 +1,126 @@
+//! The server over real sockets, asked by the tools that people use.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dns::metrics::Metrics;
+use dns::query::{Answer, Outcome, Query};
+use dns::serve::{Answers, At, Listener, Scheme, Server, Site};
+use dns::wire::{Data, Rcode, Record, Type};
+
+/// Answers by the first label: `a` one address, `manyN` so many, `slow` late, `panic` not.
+pub struct Fixed {
+    last: u8,
+}
+
+impl Answers for Fixed {
+    async fn answer(&self, query: &Query) -> Outcome {
+        let name = &query.question.name;
+        let first = name
+            .labels()
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let mut answer = Answer {
+            authoritative: true,
+            by: "fixed",
+            ..Answer::default()
+        };
+        let count = match first.as_slice() {
+            b"panic" => panic!("as asked"),
+            b"drop" => return Outcome::Drop,
+            b"none" => {
+                answer.rcode = Rcode::NXDOMAIN;
+                0
+            }
+            b"slow" => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                1
+            }
+            many if many.starts_with(b"many") => {
+                std::str::from_utf8(&many[4..]).unwrap().parse().unwrap()
+            }
+            _ => 1,
+        };
+        if query.question.kind == Type::A {
+            for number in 0..count {
+                let ip = Ipv4Addr::new(10, 0, number, self.last);
+                answer
+                    .answers
+                    .push(Record::new(name.clone(), 5, Data::A(ip)));
+            }
+        }
+        Outcome::Answer(answer)
+    }
+}
+
+pub fn site(zone: &str, last: u8) -> Site<Fixed> {
+    Site {
+        zone: zone.parse().unwrap(),
+        view: String::new(),
+        counted: true,
+        plugins: vec!["prometheus"],
+        answers: Arc::new(Fixed { last }),
+    }
+}
+
+/// A server with sites on a free port of an address.
+pub struct Running {
+    pub server: Server<Fixed>,
+    pub metrics: Arc<Metrics>,
+    pub at: At,
+    pub address: SocketAddr,
+}
+
+pub fn running(ip: IpAddr, workers: usize, sites: Vec<Site<Fixed>>) -> Running {
+    let sockets = dns::serve::sockets((ip, 0).into(), workers).unwrap();
+    let address = sockets[0].0.local_addr().unwrap();
+    let at = At {
+        scheme: Scheme::Dns,
+        ip: Some(ip),
+        port: address.port(),
+    };
+    let metrics = Arc::new(Metrics::default());
+    let listener = Listener { at, sites, sockets };
+    let server = Server::start(workers, Arc::clone(&metrics), vec![listener]).unwrap();
+    Running {
+        server,
+        metrics,
+        at,
+        address,
+    }
+}
+
+/// What dig prints for some arguments.
+pub fn dig(address: SocketAddr, arguments: &[&str]) -> String {
+    let output = Command::new("dig")
+        .arg(format!("@{}", address.ip()))
+        .args(["-p", &address.port().to_string(), "+tries=1", "+timeout=5"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[test]
+fn dig_is_answered() {
+    let running = running(LOCALHOST, 2, vec![site(".", 1), site("b.example", 2)]);
+    for tcp in ["+notcp", "+tcp"] {
+        let said = dig(running.address, &["a.example", tcp]);
+        assert!(said.contains("status: NOERROR"), "{said}");
+        assert!(said.contains("flags: qr aa rd;"), "{said}");
+        assert!(said.contains("10.0.0.1"), "{said}");
+        assert!(!said.contains("WARNING: Messages"), "{said}");
+        assert!(dig(running.address, &["x.B.example", tcp, "+short"]).contains("10.0.0.2"));
+        assert!(dig(running.address, &["slow.example", tcp, "+short"]).contains("10.0.0.1"));
+        assert!(dig(running.address, &["panic.example", tcp]).contains("SERVFAIL"));
+        assert!(dig(running.address, &["a.example", "CH", "TXT", tcp]).contains("REFUSED"));
+    }
+    assert_eq!(running.at.to_string(), format!("dns://{}", running.address));
+    assert!(running.metrics.text().contains("coredns_panics_total 2\n"));
+    drop(running.server);
+}
