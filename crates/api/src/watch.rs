@@ -39,8 +39,11 @@ pub struct What {
     pub nodes: bool,
     /// All Services and their endpoint slices.
     pub services: bool,
-    /// All NetworkPolicies and ClusterNetworkPolicies, and the pods and namespaces they are
-    /// about.
+    /// All namespaces.
+    pub namespaces: bool,
+    /// All pods.
+    pub pods: bool,
+    /// All NetworkPolicies and ClusterNetworkPolicies.
     pub policies: bool,
 }
 
@@ -48,6 +51,8 @@ impl What {
     const NOTHING: Self = Self {
         nodes: false,
         services: false,
+        namespaces: false,
+        pods: false,
         policies: false,
     };
     /// What an agent needs for the fabric: every node.
@@ -60,15 +65,25 @@ impl What {
         services: true,
         ..Self::NOTHING
     };
-    /// What an agent needs for policies.
+    /// What an agent needs for policies: these, and the pods and namespaces they are about.
     pub const POLICIES: Self = Self {
+        namespaces: true,
+        pods: true,
         policies: true,
+        ..Self::NOTHING
+    };
+    /// What a DNS server needs. Pods it needs where its configuration asks for them.
+    pub const NAMES: Self = Self {
+        services: true,
+        namespaces: true,
         ..Self::NOTHING
     };
     /// All that agents know.
     pub const ALL: Self = Self {
         nodes: true,
         services: true,
+        namespaces: true,
+        pods: true,
         policies: true,
     };
 }
@@ -142,9 +157,13 @@ pub fn changes(client: &Client, what: What) -> BoxStream<'static, Update> {
         parts.push(slim::<Service>(client));
         parts.push(slim::<EndpointSlice>(client));
     }
-    if what.policies {
+    if what.namespaces {
         parts.push(slim::<Namespace>(client));
+    }
+    if what.pods {
         parts.push(slim::<Pod>(client));
+    }
+    if what.policies {
         parts.push(slim::<NetworkPolicy>(client));
         // Its definition may not be installed, or only later.
         parts.push(optional::part::<ClusterPolicy>(client));

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod cache;
 pub mod chain;
 pub mod corefile;
+pub mod explain;
 pub mod metrics;
 pub mod plan;
 pub mod plugins;

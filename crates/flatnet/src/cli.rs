@@ -9,9 +9,11 @@ use ipnet::IpNet;
 use model::Protocol;
 use model::config::{FabricMode, PodMode, ServicesMode};
 
+mod dns;
 mod monitor;
 mod policy;
 
+pub use dns::{Dns, DnsCommand, DnsQuery, DnsServe, two_dashes};
 pub use monitor::Monitor;
 pub use policy::{Lint, List, Matrix, Policy, Test};
 
@@ -109,6 +111,8 @@ pub enum Command {
     },
     /// The node's daemon: pod network, fabric, configuration. Runs until it is ended.
     Agent(Agent),
+    /// The DNS server, in CoreDNS's place; or a name asked for as a pod would (dns query).
+    Dns(Box<Dns>),
     /// The cluster's daemon: node CIDRs. Runs until it is ended.
     Controller(Controller),
     /// Parts of the one-machine cluster, started by `flatnet up`.
@@ -162,6 +166,9 @@ pub struct Up {
     /// Port of the API server on 127.0.0.1 [default: the first free from 6443].
     #[arg(long, value_name = "PORT")]
     pub api_port: Option<u16>,
+    /// Names the servers that resolve what is outside the cluster [default: /etc/resolv.conf].
+    #[arg(long, value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
     /// Manifests to apply once the nodes are ready: a file, a folder, or - for standard input.
     #[arg(short, long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -272,12 +279,14 @@ pub struct Check {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 SRC and DST are pod/NAME, pod/NAMESPACE/NAME, node/NAME, client, or an address; DST may be
-svc/NAME or svc/NAMESPACE/NAME too, without a port where the Service has one.
+svc/NAME or svc/NAMESPACE/NAME too, without a port where the Service has one, or a name that
+SRC resolves first, step by step.
 
 Examples:
   flatnet trace pod/web-0 svc/shop/cart:80
   flatnet trace client node/node1:30080
   flatnet trace pod/web-0 pod/db-0:5432
+  flatnet trace pod/web-0 cart.shop:80
   flatnet trace pod/kube-system/dns-abc node/node2
   flatnet trace pod/web-0 203.0.113.10:80")]
 pub struct Trace {
@@ -400,6 +409,21 @@ pub enum Lab {
         /// Most pods on the node.
         #[arg(long, default_value_t = 110)]
         max_pods: u32,
+        /// The node's resolv.conf.
+        #[arg(long, default_value = "/etc/resolv.conf")]
+        resolv_conf: PathBuf,
+    },
+    /// What the nodes resolve names by.
+    Resolver {
+        /// The namespace of the underlay.
+        #[arg(long)]
+        netns: String,
+        /// Addresses in that namespace.
+        #[arg(long, value_delimiter = ',')]
+        listen: Vec<IpAddr>,
+        /// Names the servers to ask.
+        #[arg(long)]
+        resolv_conf: PathBuf,
     },
     /// One pod's shim.
     Shim(Words),

@@ -17,5 +17,5 @@ fn main() -> ExitCode {
     {
         return code;
     }
-    commands::run(cli::Cli::parse())
+    commands::run(cli::Cli::parse_from(cli::two_dashes(words)))
 }

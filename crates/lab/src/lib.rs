@@ -7,5 +7,6 @@ pub mod controllers;
 pub mod images;
 pub mod kubelet;
 pub mod paths;
+pub mod resolver;
 pub mod scheduler;
 pub mod shim;

@@ -53,6 +53,11 @@ impl ClusterPaths {
         self.state.join("images")
     }
 
+    /// The nodes' `resolv.conf`.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.state.join("resolv.conf")
+    }
+
     /// A daemon's log file.
     pub fn log(&self, process: &str) -> PathBuf {
         self.state.join("logs").join(format!("{process}.log"))

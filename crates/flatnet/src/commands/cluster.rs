@@ -29,6 +29,7 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
         service_cidrs: up.service_cidr.clone(),
         segments: up.subnets,
         api_port: up.api_port,
+        resolv_conf: up.resolv_conf.as_deref().map(absolute).transpose()?,
     };
     // A manifest that cannot be read is found before a cluster is made.
     let objects = objects(&up.files)?;
@@ -72,6 +73,12 @@ pub fn up(paths: ClusterPaths, up: &Up, output: Output) -> Outcome {
         shown(&spec.services.mode),
     ));
     Ok(())
+}
+
+/// The cluster's processes have another working folder.
+fn absolute(file: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(file)
+        .map_err(|error| Failure::Usage(format!("--resolv-conf {}: {error}", file.display())))
 }
 
 /// The objects of manifests.

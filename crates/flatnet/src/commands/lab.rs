@@ -77,6 +77,7 @@ pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
             cluster_dns,
             cluster_domain,
             max_pods,
+            resolv_conf,
         } => {
             let program = std::env::current_exe()
                 .map_err(|error| Failure::Failed(format!("find the flatnet program: {error}")))?;
@@ -97,11 +98,27 @@ pub fn part(paths: &ClusterPaths, part: Lab) -> Outcome {
                 key: files.kubelet_key(),
                 client_ca: paths.pki().join("ca.crt"),
                 max_pods,
-                resolv_conf: "/etc/resolv.conf".into(),
+                resolv_conf,
                 paths: files,
                 node,
             };
             serve("kubelet", ::lab::kubelet::run(options))
+        }
+        Lab::Resolver {
+            netns,
+            listen,
+            resolv_conf,
+        } => {
+            let inside =
+                NetNs::named(&netns).map_err(|error| Failure::Failed(error.to_string()))?;
+            serve(
+                "resolver",
+                ::lab::resolver::run(::lab::resolver::Options {
+                    listen,
+                    inside,
+                    resolv_conf,
+                }),
+            )
         }
         Lab::Shim(words) | Lab::Image(words) => Err(Failure::Usage(format!(
             "not a part's words: {:?}",

@@ -3,8 +3,10 @@
 mod check;
 mod cluster;
 mod daemons;
+mod dns;
 pub mod lab;
 mod monitor;
+mod names;
 mod node;
 mod policy;
 mod run;
@@ -117,6 +119,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Policy { what } => policy::policy(&paths, &what, output),
         Command::Show { what } => show::show(&paths, &what, output),
         Command::Agent(agent) => daemons::agent(agent),
+        Command::Dns(words) => dns::dns(&paths, *words, output),
         Command::Controller(controller) => daemons::controller(controller),
         Command::Lab { part } => lab::part(&paths, part),
     }

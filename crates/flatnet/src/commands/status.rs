@@ -102,7 +102,9 @@ pub fn status(paths: &ClusterPaths, output: Output) -> Outcome {
         asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
     });
     let each = plan.nodes.iter().flat_map(|node| &node.processes);
-    let all = [&plan.apiserver, &plan.controllers].into_iter().chain(each);
+    let all = [&plan.apiserver, &plan.controllers, &plan.resolver]
+        .into_iter()
+        .chain(each);
     let runs = |process: &Process| (process.name.clone(), process::runs(&mount, process));
     let status = assess(&spec, &plan, known, all.map(runs).collect());
     if output == Output::Json {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::trace::{Wish, World, ends};
+use ::trace::{Place, Wish, World, ends};
 use api::watch::{Update, What};
+use dns::wire::Type;
 use fabric::{Plan as FabricPlan, Underlay, Uplink};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -16,8 +17,10 @@ use lab::paths::ClusterPaths;
 use model::{Cluster, Config};
 use pods::attachment::Attachment;
 use pods::wire::{self, Answer, Request};
+use serde::Serialize;
 use services::{Plan as ServicesPlan, Settings};
 
+use super::names::{Asker, Resolution, query};
 use super::{Failure, Outcome, runtime};
 use crate::cli::{Output, Trace};
 use crate::output::{self, Tone, toned};
@@ -30,10 +33,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// Prints each step a packet takes; exit 1 where it does not arrive.
 pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
     let usage = |error: ends::Error| Failure::Usage(error.to_string());
-    let (from, to) = (
-        ends::parse(&words.src).map_err(usage)?,
-        ends::parse(&words.dst).map_err(usage)?,
-    );
+    let (from, _) = ends::parse(&words.src).map_err(usage)?;
+    let to = far_end(&words.dst).map_err(usage)?;
     let spec = state::existing(paths)?;
     let lab = plan(&spec, paths);
     let (cluster, config) = runtime()?.block_on(known(paths))?;
@@ -44,8 +45,21 @@ pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
         .map(|net| net.addr())
         .collect();
     let failed = |error: ends::Error| Failure::Failed(error.to_string());
-    let source = ends::find(&from.0, &cluster, &client).map_err(failed)?;
-    let target = ends::find(&to.0, &cluster, &client).map_err(failed)?;
+    let source = ends::find(&from, &cluster, &client).map_err(failed)?;
+    let (place, port, names) = match to {
+        Far::Place(place, port) => (place, port, None),
+        Far::Name(name, port) => {
+            let v6 = words.ipv6 || source.addresses().iter().all(IpAddr::is_ipv6);
+            let kind = if v6 { Type::AAAA } else { Type::A };
+            let asker = Asker::find(paths, &from, &cluster)?;
+            let resolution = asker.resolve(&name, kind)?;
+            let Some(address) = resolution.addresses.first() else {
+                return unresolved(&resolution, output);
+            };
+            (whose(*address, &cluster), port, Some(resolution))
+        }
+    };
+    let target = ends::find(&place, &cluster, &client).map_err(failed)?;
     let plans = plans(&lab, &cluster, &config);
     let attachments = attachments(paths, &lab);
     let world = World {
@@ -59,14 +73,20 @@ pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
     let wish = Wish {
         from: &source,
         to: &target,
-        port: to.1,
+        port,
         protocol: words.protocol,
         v6: words.ipv6,
     };
     let trace = ::trace::trace(&world, &wish).map_err(failed)?;
     if output == Output::Json {
-        output::json(&trace)?;
+        output::json(&Told {
+            names: names.as_ref(),
+            trace: Some(&trace),
+        })?;
     } else {
+        if let Some(resolution) = &names {
+            resolved(resolution);
+        }
         print(&trace);
     }
     if trace.arrives {
@@ -74,6 +94,77 @@ pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
     } else {
         Err(Failure::Said)
     }
+}
+
+/// The far end as the user wrote it.
+#[derive(Debug, PartialEq, Eq)]
+enum Far {
+    Place(Place, Option<u16>),
+    /// Somebody has to resolve it first.
+    Name(String, Option<u16>),
+}
+
+/// Names have no slash, and places that are no addresses have one; `client` is a place.
+fn far_end(text: &str) -> Result<Far, ends::Error> {
+    let error = match ends::parse(text) {
+        Ok((place, port)) => return Ok(Far::Place(place, port)),
+        Err(error) => error,
+    };
+    let (name, port) = match text.rsplit_once(':') {
+        None => (text, None),
+        Some((name, port)) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => (name, Some(port)),
+            _ => return Err(error),
+        },
+    };
+    let is_name = !name.contains(['/', ':', '[', ' ']) && name.parse::<dns::wire::Name>().is_ok();
+    if is_name && !name.is_empty() {
+        Ok(Far::Name(name.to_owned(), port))
+    } else {
+        Err(error)
+    }
+}
+
+/// The Service that has an address, or the address.
+fn whose(address: IpAddr, cluster: &Cluster) -> Place {
+    let served = |service: &&std::sync::Arc<model::Service>| service.cluster_ips.contains(&address);
+    match cluster.services.values().find(served) {
+        Some(service) => Place::Service {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        },
+        None => Place::Address(address),
+    }
+}
+
+/// A trace, and how the name of its far end was resolved.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<&'a Resolution>,
+    #[serde(flatten)]
+    trace: Option<&'a ::trace::Trace>,
+}
+
+fn resolved(resolution: &Resolution) {
+    query::head(resolution);
+    query::steps(resolution);
+    output::print("\n");
+}
+
+/// A name without an address leads nowhere.
+fn unresolved(resolution: &Resolution, output: Output) -> Outcome {
+    if output == Output::Json {
+        output::json(&Told {
+            names: Some(resolution),
+            trace: None,
+        })?;
+    } else {
+        resolved(resolution);
+        let verdict = format!("no packet leaves: {}", query::verdict(resolution));
+        output::print(&format!("{}\n", toned(&verdict, Tone::Bad)));
+    }
+    Err(Failure::Said)
 }
 
 /// How long the API may take to list everything.
@@ -221,4 +312,32 @@ fn endpoints(trace: &::trace::Trace) {
     });
     output::print("\n");
     output::table(&["ENDPOINT", "WHOSE", "POLICIES"], rows.collect());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_place_and_no_address_is_a_name() {
+        let name = |name: &str, port| Far::Name(name.into(), port);
+        for (text, far) in [
+            ("backend:80", name("backend", Some(80))),
+            ("backend.shop", name("backend.shop", None)),
+            ("google.com.:443", name("google.com.", Some(443))),
+            ("client:80", Far::Place(Place::Client, Some(80))),
+        ] {
+            assert_eq!(far_end(text).unwrap(), far, "{text}");
+        }
+        for text in [
+            "dop/web-0:80",
+            "backend:http",
+            "backend:0",
+            "a..b",
+            "",
+            "[fd00::5]:x",
+        ] {
+            assert!(far_end(text).is_err(), "{text}");
+        }
+    }
 }

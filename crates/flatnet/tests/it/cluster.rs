@@ -25,7 +25,12 @@ impl Cluster {
     pub fn up(test: &str, args: &[&str]) -> Self {
         plugin();
         let cluster = Self::named(test);
-        let output = cluster.flatnet(&["up"]).args(args).output().unwrap();
+        let output = cluster
+            .flatnet(&["up", "--resolv-conf"])
+            .arg(upstream())
+            .args(args)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "up {args:?}:\n{}", text(&output));
         cluster
     }
@@ -129,6 +134,20 @@ impl Drop for Cluster {
         }
         let _ = down::down(&self.paths);
     }
+}
+
+/// The `resolv.conf` of tests' clusters: what they ask of the internet goes to the client
+/// outside, never to the servers of this machine.
+pub fn upstream() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstream.conf");
+    let text = "nameserver 203.0.113.10\n";
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(text) {
+        // Tests run side by side: each sees the whole text or none.
+        let new = path.with_extension(std::process::id().to_string());
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    }
+    path
 }
 
 /// A server of files outside the cluster, ended with the test, also when it panics.

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod cgroup;
 pub mod check;
+pub mod coredns;
 pub mod down;
 pub mod error;
 pub mod kubeconfig;

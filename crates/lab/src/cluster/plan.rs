@@ -113,6 +113,10 @@ pub struct Plan {
     pub client_cable: Cable,
     /// The API server.
     pub apiserver: Process,
+    /// What the nodes resolve names by.
+    pub resolver: Process,
+    /// The nodes' `resolv.conf`, which leads to it.
+    pub resolv_conf: String,
     /// Scheduler and controllers.
     pub controllers: Process,
     /// The administrator and the controllers.
@@ -165,6 +169,11 @@ pub fn plan(spec: &ClusterSpec, paths: &ClusterPaths) -> Plan {
             addresses: client_ends.iter().map(|(own, _)| *own).collect(),
         },
         apiserver: apiserver(spec, paths, &api_addresses),
+        resolver: resolver(spec, paths),
+        resolv_conf: resolvers(spec)
+            .iter()
+            .map(|ip| format!("nameserver {ip}\n"))
+            .collect(),
         controllers: controllers(paths),
         identities: vec![
             Identity {
@@ -250,6 +259,7 @@ fn node_plan(
             ("node-ip", ips.join(",")),
             ("cluster-dns", dns.join(",")),
             ("cluster-domain", config.cluster_domain.clone()),
+            ("resolv-conf", paths.resolv_conf().display().to_string()),
         ],
     );
     let server = api
@@ -321,6 +331,33 @@ fn apiserver(spec: &ClusterSpec, paths: &ClusterPaths, inside: &[SocketAddr]) ->
         netns: None,
         cgroup: paths.cgroup().join("apiserver"),
         log: paths.log("apiserver"),
+    }
+}
+
+/// Addresses of the nodes' resolver, in the families that pods have.
+fn resolvers(spec: &ClusterSpec) -> Vec<IpAddr> {
+    let families = spec.cluster_cidrs.iter();
+    families
+        .map(|net| address::router(0, matches!(net, IpNet::V6(_))).addr())
+        .collect()
+}
+
+fn resolver(spec: &ClusterSpec, paths: &ClusterPaths) -> Process {
+    let listen: Vec<String> = resolvers(spec).iter().map(ToString::to_string).collect();
+    Process {
+        name: "resolver".into(),
+        args: args(
+            &["lab", "resolver"],
+            &[
+                ("name", paths.name.clone()),
+                ("netns", paths.netns("underlay")),
+                ("listen", listen.join(",")),
+                ("resolv-conf", spec.resolv_conf.display().to_string()),
+            ],
+        ),
+        netns: None,
+        cgroup: paths.cgroup().join("resolver"),
+        log: paths.log("resolver"),
     }
 }
 
@@ -404,6 +441,21 @@ mod tests {
         assert_eq!(plan.nodes[1].cable.bridge.as_deref(), Some("fn-br1"));
         assert_eq!(plan.nodes[1].cable.addresses[0].to_string(), "10.0.2.20/24");
         assert_eq!(plan.nodes[2].cable.bridge.as_deref(), Some("fn-br0"));
+    }
+
+    #[test]
+    fn nodes_resolve_through_the_router_in_the_families_of_their_pods() {
+        let plan = planned(&Request {
+            dual_stack: true,
+            resolv_conf: Some("/tmp/upstream.conf".into()),
+            ..Request::default()
+        });
+        assert_eq!(
+            plan.resolv_conf,
+            "nameserver 10.0.1.1\nnameserver fd00:10:0:1::1\n"
+        );
+        let upstream = "--resolv-conf=/tmp/upstream.conf".to_owned();
+        assert!(plan.resolver.args.contains(&upstream));
     }
 
     #[test]

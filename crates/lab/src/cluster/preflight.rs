@@ -10,9 +10,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 
+use super::cgroup;
 use super::error::{Error, Lack, Result};
 use super::process::Programs;
-use super::{cgroup, spec::ClusterSpec};
+use super::spec::{ClusterSpec, SpecError};
+use crate::resolver;
 
 /// Checks everything; `scratch` is a folder that may be mounted over, unseen by others.
 pub fn check(spec: &ClusterSpec, programs: &Programs, scratch: &Path) -> Result<()> {
@@ -32,6 +34,23 @@ pub fn check(spec: &ClusterSpec, programs: &Programs, scratch: &Path) -> Result<
         return Ok(());
     }
     Err(Error::Machine(lacks))
+}
+
+/// A `resolv.conf` that was asked for can be read, and names a server.
+pub fn resolv_conf(file: &Path) -> Result<()> {
+    let flag = "--resolv-conf";
+    let text = fs::read_to_string(file).map_err(|error| SpecError {
+        flag,
+        message: format!("{}: {error}", file.display()),
+    })?;
+    if resolver::servers(&text).is_empty() {
+        let message = format!(
+            "{} has no line `nameserver ADDRESS`; one is needed to resolve names outside the cluster",
+            file.display()
+        );
+        return Err(SpecError { flag, message }.into());
+    }
+    Ok(())
 }
 
 fn cgroups() -> Option<Lack> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use model::config::{Config, FabricConfig, FabricMode, PodMode, ServicesConfig, ServicesMode};
@@ -39,6 +40,9 @@ pub struct ClusterSpec {
     pub segments: u8,
     /// Port of the API server on 127.0.0.1.
     pub api_port: u16,
+    /// Names the servers that the nodes' resolver asks.
+    #[serde(default = "machine_resolv_conf")]
+    pub resolv_conf: PathBuf,
     /// Nodes.
     pub nodes: Vec<NodeSpec>,
 }
@@ -66,6 +70,8 @@ pub struct Request {
     pub segments: Option<u8>,
     /// `--api-port`.
     pub api_port: Option<u16>,
+    /// `--resolv-conf`.
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// What is wrong with a request: flag, cause, next step.
@@ -98,6 +104,10 @@ const CLUSTER_V6: &str = "fd00:10:244::/56";
 const SERVICE_V4: &str = "10.96.0.0/12";
 const SERVICE_V6: &str = "fd00:10:96::/112";
 const DEFAULT_NODES: u16 = 3;
+
+fn machine_resolv_conf() -> PathBuf {
+    "/etc/resolv.conf".into()
+}
 
 fn ranges(given: &[IpNet], dual_stack: bool, v4: &str, v6: &str) -> Vec<IpNet> {
     let mut all = given.to_vec();
@@ -151,6 +161,7 @@ impl Request {
             service_cidrs,
             segments: self.segments.unwrap_or(1),
             api_port: self.api_port.unwrap_or(free_port),
+            resolv_conf: self.resolv_conf.clone().unwrap_or_else(machine_resolv_conf),
             nodes: (1..=self.nodes.unwrap_or(DEFAULT_NODES))
                 .map(node_called)
                 .collect(),
@@ -167,6 +178,9 @@ impl Request {
             fabric, services, ..
         } = self.onto(old.config());
         (spec.fabric, spec.services) = (fabric, services);
+        if let Some(file) = &self.resolv_conf {
+            spec.resolv_conf.clone_from(file);
+        }
         self.refuse_fixed(old)?;
         if let Some(nodes) = self.nodes {
             let have = u16::try_from(spec.nodes.len()).unwrap_or(u16::MAX);

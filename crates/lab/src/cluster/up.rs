@@ -15,7 +15,7 @@ use super::plan::{NodePlan, Plan, Process, plan};
 use super::process::{self, Programs};
 use super::ready::{self, Awaited};
 use super::spec::{ClusterSpec, Request};
-use super::{address, cgroup, down, pki, preflight, state, underlay};
+use super::{address, cgroup, coredns, down, pki, preflight, state, underlay};
 use crate::paths::ClusterPaths;
 
 /// Where the API server of the first cluster listens on 127.0.0.1.
@@ -76,10 +76,14 @@ impl Site<'_> {
     pub async fn up(&self, request: &Request) -> Result<Outcome> {
         // What is wrong with the request is found before anything is made, a lock included.
         let (draft, _) = self.specify(request)?;
+        if let Some(file) = &request.resolv_conf {
+            preflight::resolv_conf(file)?;
+        }
         if !nix::unistd::geteuid().is_root() {
             preflight::check(&draft, &self.programs, &self.paths.run)?;
         }
         let _lock = self.lock()?;
+        let before = state::load(&self.paths)?;
         let (mut spec, fresh) = self.specify(request)?;
         let mount = self.step("machine", || {
             preflight::check(&spec, &self.programs, &self.paths.run)?;
@@ -96,6 +100,8 @@ impl Site<'_> {
         let plan = plan(&spec, &self.paths);
         self.step("network", || {
             underlay::make(&plan)?;
+            let resolv = self.paths.resolv_conf();
+            at("write", &resolv, fs::write(&resolv, &plan.resolv_conf))?;
             let segments = plan
                 .bridges
                 .iter()
@@ -109,13 +115,22 @@ impl Site<'_> {
             pki::issue(&self.paths, &plan)?;
             Ok(((), self.paths.kubeconfig().display().to_string()))
         })?;
+        if before.is_some_and(|before| before.resolv_conf != spec.resolv_conf) {
+            cgroup::kill(&mount.join(&plan.resolver.cgroup))?;
+        }
+        self.ensure(&mount, &plan.resolver)?;
         let client = self.apiserver(&mount, &plan).await?;
-        let config = configure(&client, &spec, request).await?;
+        let asked = spec.config();
+        // Side by side, so that one sync of the API server's disk serves many.
+        let (config, (), ()) = futures::try_join!(
+            configure(&client, &spec, request),
+            balancer(&client, &spec),
+            coredns::prepare(&client, &asked),
+        )?;
         if (&spec.fabric, &spec.services) != (&config.fabric, &config.services) {
             (spec.fabric, spec.services) = (config.fabric, config.services);
             state::save(&self.paths, &spec)?;
         }
-        balancer(&client, &spec).await?;
         self.ensure(&mount, &plan.controllers)?;
         self.nodes(&mount, &client, &plan.nodes.iter().collect::<Vec<_>>())
             .await?;

@@ -24,8 +24,10 @@ pub use table::Program;
 /// Where containers find the built-in programs, the applets of busybox and this binary.
 const FOLDER: &str = "/usr/lib/flatnet";
 /// The built-in programs, each a name under which a container may start it.
-const BUILT_IN: [&str; 10] = [
+/// `coredns` is the program's own part and started by its command line.
+const BUILT_IN: [&str; 11] = [
     "agnhost",
+    "coredns",
     "echo-server",
     "hello-app",
     "http-echo",

@@ -77,6 +77,13 @@ fn image(repository: &str) -> Option<Image> {
             _ => None,
         };
     }
+    if kubernetes == Some("coredns/coredns") || repository == "coredns/coredns" {
+        return Some(Image {
+            entrypoint: &["/coredns"],
+            links: &[("/coredns", "coredns")],
+            ..BUILT_IN
+        });
+    }
     if kubernetes == Some("pause") {
         return Some(Image {
             entrypoint: &["/pause"],
@@ -300,6 +307,12 @@ mod tests {
         assert_eq!(argv("busybox", &[], &["wget", "x"]), ["wget", "x"]);
         assert_eq!(argv("busybox", &[], &[]), ["sh"]);
         assert_eq!(argv("registry.k8s.io/pause:3.10", &[], &[]), ["/pause"]);
+        for image in ["registry.k8s.io/coredns/coredns:v1.13.1", "coredns/coredns"] {
+            assert_eq!(
+                argv(image, &[], &["-conf", "/etc/coredns/Corefile"]),
+                ["/coredns", "-conf", "/etc/coredns/Corefile"]
+            );
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ use tokio::sync::watch;
 use crate::images::Images;
 use crate::paths::NodePaths;
 use crate::shim;
+pub use dns::Resolv;
+pub use launch::RESOLV_FILE;
 
 /// The version this kubelet reports.
 pub const VERSION: &str = concat!("v1.36.0-flatnet.", env!("CARGO_PKG_VERSION"));

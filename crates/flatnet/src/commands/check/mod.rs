@@ -348,7 +348,8 @@ fn pod_addresses(pod: &k8s_openapi::api::core::v1::Pod) -> Vec<IpAddr> {
     ips.filter_map(|ip| ip.ip.parse().ok()).collect()
 }
 
-fn pod_netns(paths: &ClusterPaths, node: &str, uid: &str) -> Result<NetNs, String> {
+/// The network namespace of a pod.
+pub fn pod_netns(paths: &ClusterPaths, node: &str, uid: &str) -> Result<NetNs, String> {
     let folder = paths.node(node).pods().join(uid);
     let state = lab::shim::read_state(&folder)
         .ok_or_else(|| format!("no shim answers in {}", folder.display()))?;

@@ -1,0 +1,3 @@
+//! How a name comes to be resolved, step by step. Pure.
+
+pub mod search;
