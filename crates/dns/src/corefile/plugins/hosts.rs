@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::corefile::Zone;
+use crate::corefile::problem::did_you_mean;
+use crate::corefile::reader::{Reader, Result};
+use crate::corefile::{Zone, value};
 
 /// Names out of a hosts file and of the Corefile itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,4 +50,86 @@ impl Default for Hosts {
             fallthrough_unsupported: false,
         }
     }
+}
+
+const OPTIONS: [&str; 5] = [
+    "fallthrough",
+    "fallthrough_unsupported",
+    "no_reverse",
+    "ttl",
+    "reload",
+];
+
+pub(super) fn parse(reader: &mut Reader<'_>) -> Option<Hosts> {
+    let mut found = None;
+    reader.once(|reader| {
+        let mut hosts = Hosts::default();
+        let args = reader.args();
+        if let Some(file) = args.first() {
+            hosts.file = reader.file(file);
+        }
+        hosts.zones = reader.zones(args.get(1..).unwrap_or_default());
+        reader.options(|reader, name| option(reader, name, &mut hosts));
+        if hosts.fallthrough_unsupported && hosts.fallthrough.is_empty() {
+            let error = reader.error("fallthrough_unsupported is there without fallthrough");
+            reader.report.error(error);
+        }
+        found = Some(hosts);
+        Ok(())
+    });
+    found
+}
+
+fn option(reader: &mut Reader<'_>, name: &str, hosts: &mut Hosts) -> Result<()> {
+    match name {
+        "fallthrough" => hosts.fallthrough = reader.fallthrough(),
+        "fallthrough_unsupported" => {
+            reader.no_args()?;
+            hosts.fallthrough_unsupported = true;
+        }
+        "no_reverse" => hosts.reverse = false,
+        "ttl" => {
+            let args = reader.some_args("a number of seconds")?;
+            hosts.ttl = reader.check(value::number(args[0], "the TTL", 1, 65535))?;
+        }
+        "reload" => {
+            let text = reader.one_arg("a duration; 0s is never again")?;
+            hosts.reload = reader.check(value::positive_duration(text))?;
+        }
+        // After `fallthrough` there are no entries any more.
+        _ if !hosts.fallthrough.is_empty() => {
+            let hint = match name.parse::<IpAddr>() {
+                Ok(_) => "; entries have to be before fallthrough",
+                Err(_) => "",
+            };
+            let mut error = reader.unknown_option(&OPTIONS);
+            error.message.push_str(hint);
+            return Err(error);
+        }
+        address => {
+            let names = reader.args();
+            match address.parse() {
+                Ok(address) => hosts.entries.push(entry(reader, address, &names)),
+                Err(_) => reader.warn(format!(
+                    "{address:?} is neither an option nor an address{}: the line is left out",
+                    did_you_mean(address, &OPTIONS)
+                )),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entry(reader: &mut Reader<'_>, address: IpAddr, names: &[&str]) -> HostsEntry {
+    let mut entry = HostsEntry {
+        address,
+        names: Vec::new(),
+    };
+    for name in names {
+        match name.parse::<Zone>() {
+            Ok(name) => entry.names.push(name.lower()),
+            Err(error) => reader.warn(format!("{name:?} is no name: {error}: it is left out")),
+        }
+    }
+    entry
 }

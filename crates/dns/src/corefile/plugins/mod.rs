@@ -39,9 +39,14 @@ pub use template::{Assignment, ExtendedError, Template};
 pub use tls::{ClientAuth, ClientTls, ServerTls};
 pub use zones::{File, Transfer, TransferTo, ZoneFile};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Zone;
+use super::blocks::FileNames;
+use super::lexer::Token;
+use super::problem::Report;
+use super::reader::{Reader, Surroundings};
 
 /// What a server block does with a query. Fields are in the order in which plugins are asked.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -128,4 +133,191 @@ pub struct Plugins {
     pub whoami: bool,
     /// `view`: the block is for queries of which this holds.
     pub view: Option<View>,
+}
+
+/// Whether a plugin of `CoreDNS` is one of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Support {
+    Yes,
+    No,
+}
+
+/// The plugins of this server.
+const SUPPORTED: [&str; 40] = [
+    "root",
+    "metadata",
+    "cancel",
+    "https",
+    "timeouts",
+    "multisocket",
+    "reload",
+    "nsid",
+    "bufsize",
+    "bind",
+    "debug",
+    "ready",
+    "health",
+    "pprof",
+    "prometheus",
+    "errors",
+    "log",
+    "local",
+    "dns64",
+    "any",
+    "chaos",
+    "loadbalance",
+    "rewrite",
+    "autopath",
+    "acl",
+    "cache",
+    "header",
+    "tls",
+    "minimal",
+    "template",
+    "transfer",
+    "hosts",
+    "k8s_external",
+    "kubernetes",
+    "file",
+    "loop",
+    "forward",
+    "erratic",
+    "whoami",
+    "view",
+];
+
+/// Plugins of `CoreDNS` that this server has not.
+const UNSUPPORTED: [&str; 22] = [
+    "geoip",
+    "proxyproto",
+    "quic",
+    "grpc_server",
+    "https3",
+    "trace",
+    "shed",
+    "dnstap",
+    "siit",
+    "tsig",
+    "dnssec",
+    "dynupdate",
+    "route53",
+    "azure",
+    "clouddns",
+    "auto",
+    "secondary",
+    "etcd",
+    "grpc",
+    "on",
+    "sign",
+    "nomad",
+];
+
+/// What `CoreDNS` knows by this name.
+pub(super) fn known(name: &str) -> Option<(&'static str, Support)> {
+    let of = |names: &[&'static str]| names.iter().find(|known| **known == name).copied();
+    of(&SUPPORTED)
+        .map(|name| (name, Support::Yes))
+        .or_else(|| of(&UNSUPPORTED).map(|name| (name, Support::No)))
+}
+
+/// What has become of a plugin that `CoreDNS` had once.
+pub(super) fn removed(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "proxy" => "CoreDNS has removed it: use forward",
+        "federation" => "CoreDNS has removed it",
+        "upstream" => "CoreDNS has removed it: names are looked up without it",
+        "startup" | "shutdown" => "CoreDNS has removed it: no commands are run",
+        _ => return None,
+    })
+}
+
+/// Names of plugins, for who looks for the nearest one.
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names = SUPPORTED.to_vec();
+    names.extend(UNSUPPORTED);
+    names.push("import");
+    names
+}
+
+impl Plugins {
+    /// The plugins of a block: the words of each. `root` is found here and is then known to the
+    /// others.
+    pub(super) fn parse(
+        words: &BTreeMap<&'static str, Vec<Token>>,
+        files: &FileNames,
+        block: &mut Surroundings,
+        report: &mut Report,
+    ) -> Self {
+        let mut plugins = Self::default();
+        if let Some(words) = words.get("root") {
+            let mut reader = Reader::new("root", words, files, block, report);
+            plugins.root = small::parse_root(&mut reader);
+            block.root.clone_from(&plugins.root);
+        }
+        for (name, words) in words {
+            let mut reader = Reader::new(name, words, files, block, report);
+            plugins.parse_one(name, &mut reader);
+        }
+        plugins
+    }
+
+    fn parse_one(&mut self, name: &str, reader: &mut Reader<'_>) {
+        match name {
+            "metadata" => self.metadata = small::parse_metadata(reader),
+            "cancel" => self.cancel = small::parse_cancel(reader),
+            "https" => self.https = listen::parse_https(reader),
+            "timeouts" => self.timeouts = listen::parse_timeouts(reader),
+            "multisocket" => self.multisocket = small::parse_multisocket(reader),
+            "reload" => self.reload = listen::parse_reload(reader),
+            "nsid" => self.nsid = small::parse_nsid(reader),
+            "bufsize" => self.bufsize = small::parse_bufsize(reader),
+            "bind" => self.bind = listen::parse_bind(reader),
+            "debug" => self.debug = small::parse_debug(reader),
+            "ready" => self.ready = listen::parse_ready(reader),
+            "health" => self.health = listen::parse_health(reader),
+            "pprof" => self.pprof = listen::parse_pprof(reader),
+            "prometheus" => self.prometheus = listen::parse_prometheus(reader),
+            "errors" => self.errors = errors::parse(reader),
+            "log" => self.log = log::parse(reader),
+            "local" => self.local = small::parse_local(reader),
+            "dns64" => self.dns64 = small::parse_dns64(reader),
+            "any" => self.any = small::parse_flag(reader),
+            "chaos" => self.chaos = small::parse_chaos(reader),
+            "loadbalance" => self.loadbalance = small::parse_loadbalance(reader),
+            "rewrite" => self.rewrite = rewrite::parse(reader),
+            "autopath" => self.autopath = small::parse_autopath(reader),
+            "acl" => self.acl = acl::parse(reader),
+            "cache" => self.cache = cache::parse(reader),
+            "header" => self.header = small::parse_header(reader),
+            "tls" => self.tls = tls::parse(reader),
+            "minimal" => self.minimal = small::parse_flag(reader),
+            "template" => self.template = template::parse(reader),
+            "transfer" => self.transfer = zones::parse_transfer(reader),
+            "hosts" => self.hosts = hosts::parse(reader),
+            "k8s_external" => self.k8s_external = kubernetes::parse_external(reader),
+            "kubernetes" => self.kubernetes = kubernetes::parse(reader),
+            "file" => self.file = zones::parse_file(reader),
+            "loop" => self.loop_zone = small::parse_loop(reader),
+            "forward" => self.forward = forward::parse(reader),
+            "erratic" => self.erratic = small::parse_erratic(reader),
+            "whoami" => self.whoami = small::parse_flag(reader),
+            "view" => self.view = small::parse_view(reader),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SUPPORTED, UNSUPPORTED, known};
+
+    #[test]
+    fn each_plugin_is_listed_once() {
+        let mut all: Vec<&str> = SUPPORTED.into_iter().chain(UNSUPPORTED).collect();
+        all.sort_unstable();
+        let before = all.len();
+        all.dedup();
+        assert_eq!(all.len(), before);
+        assert!(known("kubernets").is_none());
+    }
 }

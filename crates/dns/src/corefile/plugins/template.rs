@@ -1,6 +1,7 @@
 //! `template`: answers made out of the question.
 
-use crate::corefile::{Pattern, Zone};
+use crate::corefile::reader::{Reader, Result, quoted};
+use crate::corefile::{Pattern, Zone, value};
 use crate::wire::{Class, Rcode, Type};
 
 /// Answers made out of the question.
@@ -49,4 +50,144 @@ pub struct ExtendedError {
     pub code: u16,
     /// The text.
     pub reason: String,
+}
+
+const OPTIONS: [&str; 9] = [
+    "match",
+    "answer",
+    "additional",
+    "authority",
+    "rcode",
+    "ederror",
+    "fallthrough",
+    "var",
+    "expr",
+];
+
+/// Names that expressions have a meaning for.
+const RESERVED: [&str; 16] = [
+    "incidr",
+    "metadata",
+    "type",
+    "name",
+    "class",
+    "proto",
+    "size",
+    "client_ip",
+    "port",
+    "id",
+    "opcode",
+    "do",
+    "bufsize",
+    "server_ip",
+    "server_port",
+    "group",
+];
+
+pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Template> {
+    let mut all = Vec::new();
+    reader.each(|reader| {
+        let class = reader.value("CLASS TYPE [ZONES...]")?;
+        let class = reader.check(value::class(class))?;
+        let kind = match reader.next_arg() {
+            Some(kind) => reader.check(value::record_type(kind))?,
+            None => return Err(reader.error("a type is missing: CLASS TYPE [ZONES...]")),
+        };
+        let args = reader.args();
+        let mut template = Template {
+            class,
+            kind,
+            zones: reader.zones(&args),
+            matches: Vec::new(),
+            conditions: Vec::new(),
+            variables: Vec::new(),
+            answer: Vec::new(),
+            additional: Vec::new(),
+            authority: Vec::new(),
+            rcode: Rcode::NOERROR,
+            extended_error: None,
+            fallthrough: Vec::new(),
+        };
+        reader.options(|reader, name| option(reader, name, &mut template));
+        if template.matches.is_empty() {
+            template.matches.push(reader.check(Pattern::new(".*"))?);
+        }
+        all.push(template);
+        Ok(())
+    });
+    all
+}
+
+fn option(reader: &mut Reader<'_>, name: &str, template: &mut Template) -> Result<()> {
+    let records = |reader: &mut Reader<'_>| -> Result<Vec<String>> {
+        let args = reader.some_args("records")?;
+        Ok(args.into_iter().map(str::to_owned).collect())
+    };
+    match name {
+        "match" => {
+            for text in reader.some_args("regular expressions")? {
+                template.matches.push(reader.check(Pattern::new(text))?);
+            }
+        }
+        "answer" => template.answer.extend(records(reader)?),
+        "additional" => template.additional.extend(records(reader)?),
+        "authority" => template.authority.extend(records(reader)?),
+        "rcode" => {
+            let word = reader.value("a response code")?;
+            template.rcode = reader.check(value::rcode(word))?;
+        }
+        "ederror" => template.extended_error = Some(extended_error(reader)?),
+        "fallthrough" => template.fallthrough = reader.fallthrough(),
+        "var" => template.variables.push(assignment(reader)?),
+        "expr" => {
+            let words = reader.some_args("an expression")?;
+            template.conditions.push(words.join(" "));
+        }
+        "upstream" => {
+            reader.args();
+            reader.warn("upstream is without effect, here as in CoreDNS");
+        }
+        _ => return Err(reader.unknown_option(&OPTIONS)),
+    }
+    Ok(())
+}
+
+/// `NAME EXPRESSION`
+fn assignment(reader: &mut Reader<'_>) -> Result<Assignment> {
+    let words = reader.args();
+    let [name, expression @ ..] = words.as_slice() else {
+        return Err(reader.error("var takes NAME EXPRESSION; found nothing"));
+    };
+    if expression.is_empty() {
+        return Err(reader.error(format!("var takes NAME EXPRESSION; found {name:?} alone")));
+    }
+    let mut letters = name.bytes();
+    let first = letters
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == b'_');
+    if !first || !letters.all(|c| c.is_ascii_alphanumeric() || c == b'_') {
+        return Err(reader.error(format!("{name:?} is no name of a variable")));
+    }
+    if RESERVED.contains(name) {
+        return Err(reader.error(format!("{name:?} has a meaning in expressions already")));
+    }
+    Ok(Assignment {
+        name: (*name).to_owned(),
+        expression: expression.join(" "),
+    })
+}
+
+/// `CODE [REASON]`
+fn extended_error(reader: &mut Reader<'_>) -> Result<ExtendedError> {
+    let args = reader.args();
+    let ([code, reason @ ..], true) = (args.as_slice(), args.len() <= 2) else {
+        let found = quoted(&args);
+        return Err(reader.error(format!("ederror takes CODE [REASON]; found {found}")));
+    };
+    Ok(ExtendedError {
+        code: reader.check(value::number(code, "the code", 0, u16::MAX))?,
+        reason: reason
+            .first()
+            .map_or_else(String::new, |reason| (*reason).to_owned()),
+    })
 }

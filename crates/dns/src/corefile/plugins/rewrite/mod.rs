@@ -1,6 +1,12 @@
 //! `rewrite`: queries changed on their way in, answers on their way out.
 
-use crate::corefile::{Pattern, Zone};
+mod answer;
+mod edns;
+mod name;
+
+use crate::corefile::problem::did_you_mean;
+use crate::corefile::reader::{Reader, quoted};
+use crate::corefile::{Pattern, Zone, value};
 use crate::wire::{Class, Rcode, Type};
 
 /// One rule.
@@ -181,4 +187,126 @@ pub enum EdnsData {
         /// Bits of an IPv6 address.
         v6: u8,
     },
+}
+
+/// Types of rules.
+const TYPES: [&str; 7] = ["name", "class", "type", "edns0", "ttl", "rcode", "cname"];
+
+pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Rewrite> {
+    let mut all = Vec::new();
+    reader.each(|reader| {
+        let position = reader.position();
+        let mut args = reader.args();
+        // A rule over several lines: its words stand in a block.
+        if args.len() < 2 {
+            while reader.next_in_block() {
+                args.push(reader.word());
+            }
+        }
+        match rule(&args) {
+            Ok(rule) => all.push(rule),
+            Err(message) => {
+                let mut error = reader.error(message);
+                error.at = position;
+                reader.report.error(error);
+            }
+        }
+        Ok(())
+    });
+    all
+}
+
+/// `[continue|stop] TYPE ...`
+fn rule(args: &[&str]) -> Result<Rewrite, String> {
+    let lower = |at: usize| args.get(at).map(|arg| arg.to_lowercase());
+    let (proceed, start) = match lower(0).as_deref() {
+        Some("continue") => (true, 1),
+        Some("stop") => (false, 1),
+        _ => (false, 0),
+    };
+    let Some(kind) = lower(start) else {
+        return Err(format!(
+            "a type of rule is missing (known: {})",
+            TYPES.join(", ")
+        ));
+    };
+    let rest = args.get(start + 1..).unwrap_or_default();
+    let rule = match kind.as_str() {
+        "name" => Rule::Name(name::rewrite(rest)?),
+        "class" => {
+            let (from, to) = pair(&kind, rest)?;
+            Rule::Class {
+                from: value::class(&from)?,
+                to: value::class(&to)?,
+            }
+        }
+        "type" => {
+            let (from, to) = pair(&kind, rest)?;
+            Rule::Type {
+                from: value::record_type(&from)?,
+                to: value::record_type(&to)?,
+            }
+        }
+        "edns0" => Rule::Edns0(edns::rewrite(rest)?),
+        "ttl" => answer::ttl(rest)?,
+        "rcode" => answer::rcode(rest)?,
+        "cname" => answer::cname(rest)?,
+        "answer" => return Err("a rule starts with name, not with answer".to_owned()),
+        other => {
+            let hint = did_you_mean(other, &TYPES);
+            let known = TYPES.join(", ");
+            return Err(format!(
+                "{other:?} is no type of rule{hint} (known: {known})"
+            ));
+        }
+    };
+    Ok(Rewrite { proceed, rule })
+}
+
+/// Two words, in capitals.
+fn pair(kind: &str, args: &[&str]) -> Result<(String, String), String> {
+    match args {
+        [from, to] => Ok((from.to_uppercase(), to.to_uppercase())),
+        other => Err(format!("{kind} takes FROM TO; found {}", quoted(other))),
+    }
+}
+
+/// Which names, by a word for how they are compared.
+fn matcher(how: &str, from: &str) -> Result<Matcher, String> {
+    const KNOWN: [&str; 5] = ["exact", "prefix", "suffix", "substring", "regex"];
+    Ok(match how.to_lowercase().as_str() {
+        "exact" => Matcher::Exact(zone(from)?),
+        "prefix" => Matcher::Prefix(absolute(from)),
+        "suffix" => Matcher::Suffix(absolute(from)),
+        "substring" => Matcher::Substring(absolute(from)),
+        "regex" => Matcher::Regex(Pattern::new(from)?),
+        other => {
+            let hint = did_you_mean(other, &KNOWN);
+            let known = KNOWN.join(", ");
+            return Err(format!(
+                "{other:?} is no way to compare names{hint} (known: {known})"
+            ));
+        }
+    })
+}
+
+fn zone(text: &str) -> Result<Zone, String> {
+    let parsed = text.parse::<Zone>();
+    parsed
+        .map(|zone| zone.lower())
+        .map_err(|error| format!("{text:?} is no name: {error}"))
+}
+
+/// In lower case, with the final dot.
+fn absolute(text: &str) -> String {
+    let escaped = || {
+        let before = text.len() - 1;
+        let kept = text[..before].trim_end_matches('\\').len();
+        (before - kept) % 2 == 1
+    };
+    let mut name = text.to_lowercase();
+    if !text.ends_with('.') || escaped() {
+        name.push('.');
+    }
+    name
 }
