@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Chain, Reply, Way, coded};
 use crate::query::{Failure, Outcome, Query};
+use crate::serve::{self, Answers};
 use crate::wire::{Class, Name, Rcode, Type};
 
 /// The server blocks of a listener.
@@ -23,6 +24,8 @@ pub struct Site {
     pub zone: Name,
     /// What answers.
     pub chain: Arc<Chain>,
+    /// The plugins that are enabled, for metrics.
+    pub plugins: Vec<&'static str>,
 }
 
 impl Router {
@@ -45,30 +48,25 @@ impl Router {
     /// The site that answers: the one with the longest zone, for DS the one with the shortest
     /// that is not the root, since DS is the parent's.
     pub fn route(&self, query: &Query) -> Option<&Site> {
+        self.number(query).map(|number| &self.sites[number])
+    }
+
+    /// The number of that site.
+    fn number(&self, query: &Query) -> Option<usize> {
         let question = &query.question;
         if question.class != Class::IN && !self.chaos {
             return None;
         }
-        let takes = |site: &&Site| {
+        let takes = |(_, site): &(usize, &Site)| {
             (site.zone.is_root() || question.name.is_within(&site.zone)) && site.chain.views(query)
         };
-        let mut matching = self.sites.iter().filter(takes);
+        let mut matching = self.sites.iter().enumerate().filter(takes);
         let longest = matching.next();
         if question.kind != Type::DS {
-            return longest;
+            return longest.map(|(number, _)| number);
         }
-        matching.rfind(|site| !site.zone.is_root()).or(longest)
-    }
-
-    /// What comes of a query. The size of its buffer is bounded by `bufsize` on the way.
-    pub async fn answer(self: &Arc<Self>, query: &mut Query) -> Outcome {
-        if let Some(site) = self.route(query) {
-            site.chain.bound(query);
-        }
-        match self.enter(query, 0).await {
-            Ok(outcome) => outcome,
-            Err(failure) => Outcome::Answer(coded(failure.rcode)),
-        }
+        let shortest = matching.rfind(|(_, site)| !site.zone.is_root());
+        shortest.or(longest).map(|(number, _)| number)
     }
 
     /// From the top, once more.
@@ -82,5 +80,35 @@ impl Router {
             depth,
         };
         chain.enter(way, query).await
+    }
+}
+
+impl Answers for Router {
+    fn sites(&self) -> Vec<serve::Site> {
+        let each = self.sites.iter().map(|site| serve::Site {
+            zone: site.zone.clone(),
+            view: site.chain.view_name().to_owned(),
+            plugins: site.plugins.clone(),
+        });
+        each.collect()
+    }
+
+    fn route(&self, query: &Query) -> Option<usize> {
+        self.number(query)
+    }
+
+    /// What comes of a query. The size of its buffer is bounded by `bufsize` on the way.
+    async fn answer(self: &Arc<Self>, site: usize, query: &mut Query) -> Outcome {
+        let chain = &self.sites[site].chain;
+        chain.bound(query);
+        let way = Way {
+            router: self,
+            chain,
+            depth: 0,
+        };
+        match chain.enter(way, query).await {
+            Ok(outcome) => outcome,
+            Err(failure) => Outcome::Answer(coded(failure.rcode)),
+        }
     }
 }

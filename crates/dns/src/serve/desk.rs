@@ -13,10 +13,10 @@ use futures::FutureExt;
 
 use super::cookie::Cookies;
 use super::message::{self, Asked, Read};
-use super::site::{Answers, Site, Sites};
+use super::site::Answers;
 use crate::metrics::{Counters, Metrics, Served, SiteLabels};
 use crate::query::{Answer, Outcome, Query, Transport};
-use crate::wire::{Class, Rcode};
+use crate::wire::Rcode;
 
 /// Who asks whom by what.
 #[derive(Clone, Copy, Debug)]
@@ -32,25 +32,20 @@ pub(super) struct Shared<A> {
     /// As metrics name it: `dns://:53`.
     pub(super) server: String,
     /// Replaced as a whole when the Corefile changes.
-    pub(super) sites: ArcSwap<Sites<A>>,
+    pub(super) answers: ArcSwap<A>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cookies: Arc<Cookies>,
 }
 
-/// A site, and what this worker has counted for it.
-pub(super) struct LocalSite<A> {
-    sites: Arc<Sites<A>>,
-    index: usize,
+/// What this worker has counted for a site.
+#[derive(Debug)]
+pub(super) struct Tally {
     counters: Option<Arc<Counters>>,
     /// Answers whose time is still to be counted.
     untimed: Cell<u64>,
 }
 
-impl<A> LocalSite<A> {
-    fn site(&self) -> &Site<A> {
-        &self.sites.all[self.index]
-    }
-
+impl Tally {
     /// An answer took this long.
     pub(super) fn took(&self, time: Duration) {
         if let Some(counters) = &self.counters {
@@ -64,11 +59,11 @@ impl<A> LocalSite<A> {
     }
 }
 
-/// The sites as one worker sees them: reference counts that other workers share would travel
+/// What answers, as one worker sees it: reference counts that other workers share would travel
 /// between processors with every question.
 struct Local<A> {
-    sites: Arc<Sites<A>>,
-    each: Vec<Rc<LocalSite<A>>>,
+    answers: Arc<A>,
+    sites: Vec<Rc<Tally>>,
     /// Of questions that no site answers.
     dropped: Arc<Counters>,
 }
@@ -84,7 +79,8 @@ pub(super) struct Desk<A> {
 
 /// A question that a site is to answer.
 pub(super) struct Ask<A> {
-    site: Rc<LocalSite<A>>,
+    local: Rc<Local<A>>,
+    site: usize,
     query: Query,
     asked: Asked,
 }
@@ -104,9 +100,9 @@ pub(super) enum Step<A> {
 }
 
 /// What was answered: a part of [`Desk::out`], empty where nothing is.
-pub(super) struct Reply<A> {
+pub(super) struct Reply {
     pub(super) bytes: Range<usize>,
-    pub(super) site: Rc<LocalSite<A>>,
+    pub(super) tally: Rc<Tally>,
 }
 
 impl<A: Answers> Desk<A> {
@@ -122,8 +118,8 @@ impl<A: Answers> Desk<A> {
 
     /// Sees whether the Corefile has changed; to be called now and then, for a batch.
     pub(super) fn refresh(&self) {
-        let current = self.shared.sites.load();
-        if !Arc::ptr_eq(&current, &self.local.borrow().sites) {
+        let current = self.shared.answers.load();
+        if !Arc::ptr_eq(&current, &self.local.borrow().answers) {
             *self.local.borrow_mut() = Rc::new(Local::new(&self.shared, self.worker));
         }
     }
@@ -142,11 +138,13 @@ impl<A: Answers> Desk<A> {
             self.refuse(&query, &asked, Rcode::BADVERS, &mut out);
             return Step::Reply(begin..out.len());
         }
-        let understood = query.question.class == Class::IN || local.sites.knows_classes;
-        let site = understood.then(|| local.sites.select(&query)).flatten();
-        if let Some(site) = site {
-            let site = Rc::clone(&local.each[site]);
-            return Step::Ask(Ask { site, query, asked });
+        if let Some(site) = local.answers.route(&query) {
+            return Step::Ask(Ask {
+                local: Rc::clone(&local),
+                site,
+                query,
+                asked,
+            });
         }
         self.refuse(&query, &asked, Rcode::REFUSED, &mut out);
         let served = served(&query, &asked, Rcode::REFUSED, "", out.len() - begin);
@@ -161,14 +159,18 @@ impl<A: Answers> Desk<A> {
             ..Answer::default()
         };
         let cookies = &self.shared.cookies;
-        message::write(query, asked, &answer, usize::from(u16::MAX), cookies, out);
+        message::write(query, asked, &answer, cookies, out);
     }
 
     /// Answers a question, appending to [`Desk::out`].
-    pub(super) async fn answer(self: Rc<Self>, ask: Ask<A>) -> Reply<A> {
-        let Ask { site, query, asked } = ask;
-        let answers = &site.site().answers;
-        let outcome = AssertUnwindSafe(answers.answer(&query)).catch_unwind();
+    pub(super) async fn answer(self: Rc<Self>, ask: Ask<A>) -> Reply {
+        let Ask {
+            local,
+            site,
+            mut query,
+            asked,
+        } = ask;
+        let outcome = AssertUnwindSafe(local.answers.answer(site, &mut query)).catch_unwind();
         let outcome = match outcome.await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -181,13 +183,14 @@ impl<A: Answers> Desk<A> {
                 })
             }
         };
-        let bytes = self.write(&site, &query, &asked, &outcome);
-        Reply { bytes, site }
+        let tally = Rc::clone(&local.sites[site]);
+        let bytes = self.write(&tally, &query, &asked, &outcome);
+        Reply { bytes, tally }
     }
 
     fn write(
         &self,
-        site: &LocalSite<A>,
+        tally: &Tally,
         query: &Query,
         asked: &Asked,
         outcome: &Outcome,
@@ -199,16 +202,11 @@ impl<A: Answers> Desk<A> {
             Outcome::Messages(answers) => answers.as_slice(),
             Outcome::Drop => &[],
         };
-        let most = site
-            .site()
-            .answers
-            .most_udp()
-            .map_or(usize::MAX, usize::from);
         for answer in answers {
             let cookies = &self.shared.cookies;
-            message::write(query, asked, answer, most, cookies, &mut out);
+            message::write(query, asked, answer, cookies, &mut out);
         }
-        if let (Some(counters), Some(answer)) = (&site.counters, answers.first()) {
+        if let (Some(counters), Some(answer)) = (&tally.counters, answers.first()) {
             let response = out.len() - begin;
             counters.served(&served(query, asked, answer.rcode, answer.by, response));
         }
@@ -239,9 +237,9 @@ impl<A: Answers> Desk<A> {
 
     /// A batch took this long.
     pub(super) fn batch_took(&self, time: Duration) {
-        for site in &self.local.borrow().each {
-            let count = site.untimed.take();
-            if let (Some(counters), 1..) = (&site.counters, count) {
+        for tally in &self.local.borrow().sites {
+            let count = tally.untimed.take();
+            if let (Some(counters), 1..) = (&tally.counters, count) {
                 counters.took(time, count);
             }
         }
@@ -269,7 +267,7 @@ fn served(
 
 impl<A: Answers> Local<A> {
     fn new(shared: &Shared<A>, worker: usize) -> Self {
-        let sites = shared.sites.load_full();
+        let answers = shared.answers.load_full();
         let counters = |zone: String, view: &str| {
             let labels = SiteLabels {
                 server: shared.server.clone(),
@@ -278,19 +276,18 @@ impl<A: Answers> Local<A> {
             };
             shared.metrics.counters(labels, worker)
         };
-        let each = sites.all.iter().enumerate().map(|(index, site)| {
+        let sites = answers.sites().into_iter().map(|site| {
+            let counted = site.plugins.contains(&"prometheus");
             let counters = || counters(site.zone.lower().to_string(), &site.view);
-            Rc::new(LocalSite {
-                sites: Arc::clone(&sites),
-                index,
-                counters: site.counted.then(counters),
+            Rc::new(Tally {
+                counters: counted.then(counters),
                 untimed: Cell::new(0),
             })
         });
         Self {
-            each: each.collect(),
+            sites: sites.collect(),
             dropped: counters("dropped".to_owned(), ""),
-            sites,
+            answers,
         }
     }
 }

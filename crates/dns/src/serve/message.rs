@@ -178,12 +178,12 @@ fn framed(transport: Transport, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u
 }
 
 /// How long a message to this client may be.
-fn limit(query: &Query, most_udp: usize) -> usize {
+fn limit(query: &Query) -> usize {
     if query.transport != Transport::Udp {
         return usize::from(u16::MAX);
     }
     let said = query.edns.as_ref().map_or(LEAST_UDP, |edns| edns.udp_size);
-    usize::from(said.max(LEAST_UDP)).min(most_udp.max(usize::from(LEAST_UDP)))
+    usize::from(said.max(LEAST_UDP))
 }
 
 /// Writes an answer. The question stands in it as it was asked, letter for letter.
@@ -191,7 +191,6 @@ pub(super) fn write(
     query: &Query,
     asked: &Asked,
     answer: &Answer,
-    most_udp: usize,
     cookies: &Cookies,
     out: &mut Vec<u8>,
 ) {
@@ -207,7 +206,7 @@ pub(super) fn write(
         checking_disabled: query.checking_disabled,
         rcode: answer.rcode,
     };
-    let limit = limit(query, most_udp);
+    let limit = limit(query);
     framed(query.transport, out, |out| {
         let mut writer = Writer::new(out, limit);
         writer.header(&header);
@@ -224,7 +223,7 @@ pub(super) fn write(
         let mut options = answer.options.clone();
         own_options(query, asked, cookies, &mut options);
         let opt = OptOut {
-            udp_size: UDP_SIZE.min(u16::try_from(most_udp).unwrap_or(UDP_SIZE)),
+            udp_size: UDP_SIZE,
             version: 0,
             dnssec_ok: edns.dnssec_ok,
             rcode: answer.rcode,

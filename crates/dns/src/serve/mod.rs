@@ -23,27 +23,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+pub use crate::corefile::Scheme;
 use crate::metrics::{Metrics, PluginLabels};
 use cookie::Cookies;
 use desk::Shared;
-use site::Sites;
 pub use site::{Answers, Site};
 use worker::{Order, Sockets};
-
-/// What is spoken at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scheme {
-    /// DNS over UDP and TCP.
-    Dns,
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dns => "dns",
-        })
-    }
-}
 
 /// Where a listener is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,8 +45,13 @@ pub struct At {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip {
-            Some(ip) => write!(f, "{}://{}", self.scheme, SocketAddr::new(ip, self.port)),
-            None => write!(f, "{}://:{}", self.scheme, self.port),
+            Some(ip) => write!(
+                f,
+                "{}://{}",
+                self.scheme.as_str(),
+                SocketAddr::new(ip, self.port)
+            ),
+            None => write!(f, "{}://:{}", self.scheme.as_str(), self.port),
         }
     }
 }
@@ -71,8 +61,8 @@ impl fmt::Display for At {
 pub struct Listener<A> {
     /// Where.
     pub at: At,
-    /// What.
-    pub sites: Vec<Site<A>>,
+    /// What answers.
+    pub answers: Arc<A>,
     /// Sockets that are bound there already, one pair for each worker; they are taken where the
     /// listener is not open yet. Without any the server binds its own.
     pub sockets: Vec<(UdpSocket, TcpListener)>,
@@ -162,7 +152,7 @@ impl<A: Answers> Server<A> {
                 let bound = self.bind(at, listener.sockets);
                 sockets.insert(at, bound.map_err(|error| ServeError::Listen { at, error })?);
             }
-            if served.insert(at, Sites::new(listener.sites)).is_some() {
+            if served.insert(at, listener.answers).is_some() {
                 return Err(ServeError::Twice(at));
             }
         }
@@ -171,22 +161,22 @@ impl<A: Answers> Server<A> {
         let gone = gone.into_iter().filter(|at| !served.contains_key(at));
         let closed = gone.flat_map(|at| self.close(at)).collect();
         self.metrics.plugins.clear();
-        for (at, sites) in served {
-            self.tell_plugins(at, &sites);
+        for (at, answers) in served {
+            self.tell_plugins(at, &answers);
             match sockets.remove(&at) {
                 None => {
                     if let Some(shared) = self.open.get(&at) {
-                        shared.sites.store(Arc::new(sites));
+                        shared.answers.store(answers);
                     }
                 }
-                Some(sockets) => self.open(at, sites, sockets),
+                Some(sockets) => self.open(at, answers, sockets),
             }
         }
         Ok(closed)
     }
 
-    fn tell_plugins(&self, at: At, sites: &Sites<A>) {
-        for site in &sites.all {
+    fn tell_plugins(&self, at: At, answers: &A) {
+        for site in answers.sites() {
             for name in &site.plugins {
                 let labels = PluginLabels {
                     name,
@@ -199,10 +189,10 @@ impl<A: Answers> Server<A> {
         }
     }
 
-    fn open(&mut self, at: At, sites: Sites<A>, sockets: Vec<Sockets>) {
+    fn open(&mut self, at: At, answers: Arc<A>, sockets: Vec<Sockets>) {
         let shared = Arc::new(Shared {
             server: at.to_string(),
-            sites: ArcSwap::from_pointee(sites),
+            answers: ArcSwap::new(answers),
             metrics: Arc::clone(&self.metrics),
             cookies: Arc::clone(&self.cookies),
         });

@@ -173,6 +173,6 @@ async fn answered<A: Answers>(
     _guest: Guest,
 ) -> Vec<u8> {
     let reply = Rc::clone(&desk).answer(ask).await;
-    reply.site.took(asked.elapsed());
+    reply.tally.took(asked.elapsed());
     desk.take(reply.bytes, <[u8]>::to_vec)
 }

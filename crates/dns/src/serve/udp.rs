@@ -77,7 +77,7 @@ impl<A, S, F> Counter<A, S, F>
 where
     A: Answers,
     S: Fn(Rc<Desk<A>>, Ask<A>) -> F,
-    F: Future<Output = Reply<A>> + 'static,
+    F: Future<Output = Reply> + 'static,
 {
     /// Receives what is there, and answers what can be answered at once; how much there was.
     fn batch(&mut self) -> usize {
@@ -130,7 +130,7 @@ where
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(reply) = answer.as_mut().poll(&mut context) {
             self.space = Some(answer);
-            reply.site.took_as_its_batch();
+            reply.tally.took_as_its_batch();
             if !reply.bytes.is_empty() {
                 self.outbox.push(reply.bytes, client, server);
             }
@@ -164,14 +164,14 @@ struct Way {
     asked: Instant,
 }
 
-async fn later<A: Answers, F: Future<Output = Reply<A>>>(
+async fn later<A: Answers, F: Future<Output = Reply>>(
     answer: Pin<Box<F>>,
     desk: Rc<Desk<A>>,
     way: Way,
     _guest: Guest,
 ) {
     let reply = answer.await;
-    reply.site.took(way.asked.elapsed());
+    reply.tally.took(way.asked.elapsed());
     if reply.bytes.is_empty() {
         return;
     }

@@ -8,21 +8,39 @@ use std::time::Duration;
 use dns::metrics::Metrics;
 use dns::query::{Answer, Outcome, Query};
 use dns::serve::{Answers, At, Listener, Scheme, Server, Site};
-use dns::wire::{Data, Rcode, Record, Type};
+use dns::wire::{Class, Data, Name, Rcode, Record, Type};
 
-/// Answers by the first label: `a` one address, `manyN` so many, `slow` late, `panic` not.
-pub struct Fixed {
-    last: u8,
+/// Answers by the first label: `a` one address, `manyN` so many, `slow` late, `panic` not. Its
+/// zones are told apart by the last number of the address.
+#[derive(Default)]
+pub struct Fixed(Vec<Name>);
+
+pub fn fixed(zones: &[&str]) -> Arc<Fixed> {
+    Arc::new(Fixed(
+        zones.iter().map(|zone| zone.parse().unwrap()).collect(),
+    ))
 }
 
 impl Answers for Fixed {
-    async fn answer(&self, query: &Query) -> Outcome {
+    fn sites(&self) -> Vec<Site> {
+        let each = self.0.iter().map(|zone| Site {
+            zone: zone.clone(),
+            view: String::new(),
+            plugins: vec!["prometheus"],
+        });
+        each.collect()
+    }
+
+    fn route(&self, query: &Query) -> Option<usize> {
+        let asked = &query.question;
+        let within = |zone| asked.class == Class::IN && asked.name.is_within(zone);
+        self.0.iter().position(within)
+    }
+
+    async fn answer(self: &Arc<Self>, site: usize, query: &mut Query) -> Outcome {
         let name = &query.question.name;
-        let first = name
-            .labels()
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let first = name.labels().next().unwrap_or_default();
+        let first = first.to_ascii_lowercase();
         let mut answer = Answer {
             authoritative: true,
             by: "fixed",
@@ -46,23 +64,12 @@ impl Answers for Fixed {
         };
         if query.question.kind == Type::A {
             for number in 0..count {
-                let ip = Ipv4Addr::new(10, 0, number, self.last);
-                answer
-                    .answers
-                    .push(Record::new(name.clone(), 5, Data::A(ip)));
+                let ip = Ipv4Addr::new(10, 0, number, site as u8);
+                let record = Record::new(name.clone(), 5, Data::A(ip));
+                answer.answers.push(record);
             }
         }
         Outcome::Answer(answer)
-    }
-}
-
-pub fn site(zone: &str, last: u8) -> Site<Fixed> {
-    Site {
-        zone: zone.parse().unwrap(),
-        view: String::new(),
-        counted: true,
-        plugins: vec!["prometheus"],
-        answers: Arc::new(Fixed { last }),
     }
 }
 
@@ -74,7 +81,7 @@ pub struct Running {
     pub address: SocketAddr,
 }
 
-pub fn running(ip: IpAddr, workers: usize, sites: Vec<Site<Fixed>>) -> Running {
+pub fn running(ip: IpAddr, workers: usize, answers: Arc<Fixed>) -> Running {
     let sockets = dns::serve::sockets((ip, 0).into(), workers).unwrap();
     let address = sockets[0].0.local_addr().unwrap();
     let at = At {
@@ -83,7 +90,11 @@ pub fn running(ip: IpAddr, workers: usize, sites: Vec<Site<Fixed>>) -> Running {
         port: address.port(),
     };
     let metrics = Arc::new(Metrics::default());
-    let listener = Listener { at, sites, sockets };
+    let listener = Listener {
+        at,
+        answers,
+        sockets,
+    };
     let server = Server::start(workers, Arc::clone(&metrics), vec![listener]).unwrap();
     Running {
         server,
@@ -108,14 +119,14 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[test]
 fn dig_is_answered() {
-    let running = running(LOCALHOST, 2, vec![site(".", 1), site("b.example", 2)]);
+    let running = running(LOCALHOST, 2, fixed(&["b.example", "."]));
     for tcp in ["+notcp", "+tcp"] {
         let said = dig(running.address, &["a.example", tcp]);
         assert!(said.contains("status: NOERROR"), "{said}");
         assert!(said.contains("flags: qr aa rd;"), "{said}");
         assert!(said.contains("10.0.0.1"), "{said}");
         assert!(!said.contains("WARNING: Messages"), "{said}");
-        assert!(dig(running.address, &["x.B.example", tcp, "+short"]).contains("10.0.0.2"));
+        assert!(dig(running.address, &["x.B.example", tcp, "+short"]).contains("10.0.0.0"));
         assert!(dig(running.address, &["slow.example", tcp, "+short"]).contains("10.0.0.1"));
         assert!(dig(running.address, &["panic.example", tcp]).contains("SERVFAIL"));
         assert!(dig(running.address, &["a.example", "CH", "TXT", tcp]).contains("REFUSED"));
