@@ -11,6 +11,9 @@ use linux::{Address, NetNs, Netlink, NewLink, Route, VethEnd, run_in, sysctl};
 /// MTU of every cable.
 pub const MTU: u32 = 1500;
 
+/// How many seconds a connection that is over is still tracked.
+const ENDED: &str = "10";
+
 /// A namespace and its netlink socket.
 pub struct Station {
     /// The namespace.
@@ -53,6 +56,11 @@ impl Station {
             for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
                 sysctl::write(key, "1").unwrap();
             }
+            // A test makes thousands of connections a second. Each that is over is tracked for
+            // two minutes by default, and where that has filled the table, which is never larger
+            // than the host's, new ones are dropped.
+            let key = "net/netfilter/nf_conntrack_tcp_timeout_time_wait";
+            sysctl::write_if_possible(key, ENDED).unwrap();
         })
         .unwrap();
     }

@@ -210,7 +210,7 @@ fn traffic(lab: &Lab, from: Place, worlds: &[World], clock: &Clock, seed: u64) -
 }
 
 /// What the kernels on the way know of connections from this port: connection tracking's entries
-/// and sockets, as `/proc` has them.
+/// and sockets, as `/proc` has them; and how full connection tracking is.
 fn traces(lab: &Lab, from: Place, port: u16) -> String {
     let nodes = lab
         .nodes
@@ -227,11 +227,16 @@ fn traces(lab: &Lab, from: Place, port: u16) -> String {
     let (decimal, hex) = (format!("port={port} "), format!(":{port:04X} "));
     let mut found = format!("port {port}:");
     for (name, netns) in places {
+        let read = |path: String| {
+            let text = run_in(netns, || std::fs::read_to_string(path)).unwrap();
+            text.unwrap_or_default()
+        };
+        let [count, max] = ["count", "max"]
+            .map(|what| read(format!("/proc/sys/net/netfilter/nf_conntrack_{what}")));
+        let (count, max) = (count.trim(), max.trim());
+        found.push_str(&format!("\n  {name} tracks {count} connections of {max}"));
         for file in ["nf_conntrack", "tcp", "tcp6"] {
-            let path = format!("/proc/thread-self/net/{file}");
-            let text = run_in(netns, || std::fs::read_to_string(path))
-                .unwrap()
-                .unwrap_or_default();
+            let text = read(format!("/proc/thread-self/net/{file}"));
             let of_port = |line: &&str| line.contains(&decimal) || line.contains(&hex);
             for line in text.lines().filter(of_port) {
                 found.push_str(&format!("\n  {name} {file}: {}", line.trim()));
