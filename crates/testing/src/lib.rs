@@ -10,7 +10,7 @@ mod pace;
 pub mod station;
 
 pub use driven::{Driven, say_done};
-pub use pace::{Measured, Pace};
+pub use pace::{Figure, Measured, Pace};
 
 /// Says that `test` is skipped and why, past the test runner, which keeps what a passing test
 /// prints to itself. CI counts these lines.

@@ -10,6 +10,7 @@ use model::{Change, Changed, Cluster, Protocol, Service, SlicePort, TrafficPolic
 use services::plan::Plan;
 use services::render::iptables::{Present, change, removal, whole};
 use services::{Report, Services};
+use testing::Figure;
 
 use super::context;
 use crate::build::{
@@ -296,6 +297,11 @@ fn others_changes_are_mended_within_a_second() {
     let whole = node.save();
     let mut monitor = Monitor::open_in(&node.station.netns).unwrap();
     node.host.ignored = Some(monitor.ignore(&[]).unwrap());
+    let figure = Figure {
+        figure: Duration::from_secs(1),
+        waits: Duration::ZERO,
+        work: Duration::from_millis(100),
+    };
     for arguments in [
         "-t nat -F PREROUTING",
         "-t nat -F KUBE-SERVICES",
@@ -303,25 +309,27 @@ fn others_changes_are_mended_within_a_second() {
         "-F",
         "-t nat -F",
     ] {
-        run_in(&node.station.netns, || {
-            let status = Command::new("iptables-nft")
-                .args(arguments.split(' '))
-                .status();
-            assert!(status.unwrap().success());
-        })
-        .unwrap();
-        let start = Instant::now();
-        loop {
-            let events = monitor.wait(Duration::from_millis(100)).unwrap();
-            // All of them, as the agent does.
-            let concerned = events.iter().filter(|event| node.services.notice(event));
-            if concerned.count() > 0 {
-                assert_eq!(node.turn(&Changed::default()).errors, []);
+        figure.hold(arguments, || {
+            run_in(&node.station.netns, || {
+                let status = Command::new("iptables-nft")
+                    .args(arguments.split(' '))
+                    .status();
+                assert!(status.unwrap().success());
+            })
+            .unwrap();
+            let start = Instant::now();
+            loop {
+                let events = monitor.wait(Duration::from_millis(100)).unwrap();
+                // All of them, as the agent does.
+                let concerned = events.iter().filter(|event| node.services.notice(event));
+                if concerned.count() > 0 {
+                    assert_eq!(node.turn(&Changed::default()).errors, []);
+                }
+                if node.save() == whole {
+                    return start.elapsed();
+                }
+                assert!(start.elapsed() < Duration::from_secs(10), "{arguments}");
             }
-            if node.save() == whole {
-                break;
-            }
-            assert!(start.elapsed() < Duration::from_secs(1), "{arguments}");
-        }
+        });
     }
 }
