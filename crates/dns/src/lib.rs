@@ -13,3 +13,4 @@ pub mod query;
 pub mod render;
 pub mod serve;
 pub mod wire;
+pub mod zonefile;
