@@ -24,7 +24,11 @@ impl Kubernetes {
             expire: 86_400,
             minimum: self.options.ttl,
         };
-        Record::new(zone.clone(), self.options.ttl.min(300), Data::Soa(Box::new(soa)))
+        Record::new(
+            zone.clone(),
+            self.options.ttl.min(300),
+            Data::Soa(Box::new(soa)),
+        )
     }
 }
 
@@ -79,7 +83,10 @@ impl Search<'_> {
         };
         if entry.is_headless() {
             for one in entry.addresses() {
-                put(Some(&one.name(self.plugin.options.endpoint_pod_names)), one.ip);
+                put(
+                    Some(&one.name(self.plugin.options.endpoint_pod_names)),
+                    one.ip,
+                );
             }
         } else {
             service.cluster_ips.iter().for_each(|ip| put(None, *ip));

@@ -141,6 +141,7 @@ impl<'a> Search<'a> {
                 && pod.ips.contains(&ip)
                 && self
                     .plugin
+                    .options
                     .labels
                     .as_ref()
                     .is_none_or(|wanted| wanted.matches(&pod.labels))
@@ -174,8 +175,8 @@ impl<'a> Search<'a> {
             return Meaning::Nothing;
         };
         // Where a Service is, its namespace is.
-        let restricted =
-            self.plugin.options.namespace_labels.is_some() || !self.plugin.options.namespaces.is_empty();
+        let restricted = self.plugin.options.namespace_labels.is_some()
+            || !self.plugin.options.namespaces.is_empty();
         if restricted && !self.plugin.exposes(&self.view.names, key.namespace()) {
             return Meaning::Nothing;
         }

@@ -87,9 +87,9 @@ impl Kubernetes {
     /// # Errors
     /// An option that means nothing that can be done here.
     pub fn new(options: &options::Kubernetes, local: &[IpAddr]) -> Result<Self, String> {
-        let primary = options.primary_zone().ok_or(
-            "all zones are zones of addresses; add one of names such as cluster.local",
-        )?;
+        let primary = options
+            .primary_zone()
+            .ok_or("all zones are zones of addresses; add one of names such as cluster.local")?;
         if let Some(zone) = options.multicluster.first() {
             return Err(format!(
                 "multicluster {zone}: ServiceImports are not watched; take the option out, or \
@@ -98,7 +98,11 @@ impl Kubernetes {
         }
         Ok(Self {
             primary: primary.clone(),
-            local: local.iter().copied().filter(|ip| !ip.is_loopback()).collect(),
+            local: local
+                .iter()
+                .copied()
+                .filter(|ip| !ip.is_loopback())
+                .collect(),
             options: options.clone(),
         })
     }
@@ -128,6 +132,7 @@ impl Kubernetes {
             return Some(found);
         }
         if self
+            .options
             .fallthrough
             .iter()
             .any(|zone| question.name.is_within(zone))
@@ -139,7 +144,11 @@ impl Kubernetes {
 
     /// The longest of the zones that have the name.
     pub(crate) fn zone_of(&self, name: &Name) -> Option<&Name> {
-        let zones = self.options.zones.iter().filter(|zone| name.is_within(zone));
+        let zones = self
+            .options
+            .zones
+            .iter()
+            .filter(|zone| name.is_within(zone));
         zones.max_by_key(|zone| zone.as_bytes().len())
     }
 
@@ -158,6 +167,7 @@ impl Kubernetes {
     /// Whether a namespace is one of those that are named, if any are.
     fn names_namespace(&self, namespace: &[u8]) -> bool {
         self.options.namespaces.is_empty()
-            || std::str::from_utf8(namespace).is_ok_and(|name| self.options.namespaces.contains(name))
+            || std::str::from_utf8(namespace)
+                .is_ok_and(|name| self.options.namespaces.contains(name))
     }
 }
