@@ -9,7 +9,6 @@ pub mod erratic;
 pub mod errors;
 pub mod header;
 pub mod hosts;
-pub mod kubernetes;
 pub mod loadbalance;
 pub mod local;
 pub mod log;

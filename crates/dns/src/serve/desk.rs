@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::FutureExt;
+use rustls::ServerConfig;
 
 use super::cookie::Cookies;
 use super::message::{self, Asked, Read};
 use super::site::Answers;
-use crate::metrics::{Counters, Metrics, Served, SiteLabels};
+use crate::metrics::{Counters, HttpsLabels, Metrics, Served, SiteLabels};
 use crate::query::{Answer, Outcome, Query, Transport};
 use crate::wire::Rcode;
 
@@ -35,6 +36,8 @@ pub(super) struct Shared<A> {
     pub(super) answers: ArcSwap<A>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cookies: Arc<Cookies>,
+    /// What a listener for TLS shows; without it such a listener speaks in the clear.
+    pub(super) tls: ArcSwapOption<ServerConfig>,
 }
 
 /// What this worker has counted for a site.
@@ -233,6 +236,18 @@ impl<A: Answers> Desk<A> {
         let taken = act(&out[bytes.clone()]);
         out.truncate(bytes.start);
         taken
+    }
+
+    /// What the listener shows, as of now.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.shared.tls.load_full()
+    }
+
+    /// Counts an HTTP response.
+    pub(super) fn count_https(&self, status: u16) {
+        let server = self.shared.server.clone();
+        let labels = HttpsLabels { server, status };
+        self.shared.metrics.https.get_or_create(&labels).inc();
     }
 
     /// A batch took this long.

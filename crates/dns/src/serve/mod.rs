@@ -2,33 +2,43 @@
 
 mod cookie;
 mod desk;
+mod doh;
+mod endpoints;
 mod lifeline;
 mod message;
 mod packets;
 mod places;
+mod reload;
+mod served;
 mod siphash;
 mod site;
 mod socket;
 mod tcp;
+mod tls;
 mod udp;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 
 pub use crate::corefile::Scheme;
 use crate::metrics::{Metrics, PluginLabels};
 use cookie::Cookies;
 use desk::Shared;
+pub use endpoints::Endpoints;
+pub use served::{Bound, Options, Served, ServedError};
 pub use site::{Answers, Site};
-use worker::{Order, Sockets};
+pub use tls::TlsError;
+use worker::Order;
+pub use worker::Sockets;
 
 /// Where a listener is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +75,9 @@ pub struct Listener<A> {
     pub answers: Arc<A>,
     /// Sockets that are bound there already, one pair for each worker; they are taken where the
     /// listener is not open yet. Without any the server binds its own.
-    pub sockets: Vec<(UdpSocket, TcpListener)>,
+    pub sockets: Vec<Sockets>,
+    /// The certificate, for TLS and HTTPS; without one both are spoken in the clear.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// Why a server does not listen.
@@ -148,11 +160,12 @@ impl<A: Answers> Server<A> {
         let mut served = BTreeMap::new();
         for listener in listeners {
             let at = listener.at;
+            let what = (listener.answers, listener.tls);
             if !self.open.contains_key(&at) {
                 let bound = self.bind(at, listener.sockets);
                 sockets.insert(at, bound.map_err(|error| ServeError::Listen { at, error })?);
             }
-            if served.insert(at, listener.answers).is_some() {
+            if served.insert(at, what).is_some() {
                 return Err(ServeError::Twice(at));
             }
         }
@@ -161,15 +174,16 @@ impl<A: Answers> Server<A> {
         let gone = gone.into_iter().filter(|at| !served.contains_key(at));
         let closed = gone.flat_map(|at| self.close(at)).collect();
         self.metrics.plugins.clear();
-        for (at, answers) in served {
+        for (at, (answers, tls)) in served {
             self.tell_plugins(at, &answers);
             match sockets.remove(&at) {
                 None => {
                     if let Some(shared) = self.open.get(&at) {
+                        shared.tls.store(tls);
                         shared.answers.store(answers);
                     }
                 }
-                Some(sockets) => self.open(at, answers, sockets),
+                Some(sockets) => self.open(at, answers, tls, sockets),
             }
         }
         Ok(closed)
@@ -189,12 +203,19 @@ impl<A: Answers> Server<A> {
         }
     }
 
-    fn open(&mut self, at: At, answers: Arc<A>, sockets: Vec<Sockets>) {
+    fn open(
+        &mut self,
+        at: At,
+        answers: Arc<A>,
+        tls: Option<Arc<ServerConfig>>,
+        sockets: Vec<Sockets>,
+    ) {
         let shared = Arc::new(Shared {
             server: at.to_string(),
             answers: ArcSwap::new(answers),
             metrics: Arc::clone(&self.metrics),
             cookies: Arc::clone(&self.cookies),
+            tls: ArcSwapOption::new(tls),
         });
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             let order = Order::Open(at, Arc::clone(&shared), sockets);
@@ -215,20 +236,23 @@ impl<A: Answers> Server<A> {
         .collect()
     }
 
-    /// A pair of sockets for each worker.
-    fn bind(&self, at: At, given: Vec<(UdpSocket, TcpListener)>) -> io::Result<Vec<Sockets>> {
+    /// Sockets for each worker.
+    fn bind(&self, at: At, given: Vec<Sockets>) -> io::Result<Vec<Sockets>> {
         let all = if given.is_empty() {
-            sockets(address(at), self.workers.len())?
+            sockets(at.scheme, address(at), self.workers.len())?
         } else {
             given
         };
-        let each = all.into_iter().map(|(udp, tcp)| {
+        for udp in all.iter().filter_map(|sockets| sockets.udp.as_ref()) {
             udp.set_nonblocking(true)?;
-            socket::tune_udp(&udp, udp.local_addr()?)?;
-            let udp = Some(udp);
-            Ok(Sockets { udp, tcp })
-        });
-        each.collect()
+            socket::tune_udp(udp, udp.local_addr()?)?;
+        }
+        Ok(all)
+    }
+
+    /// Where it listens.
+    pub fn listeners(&self) -> impl Iterator<Item = At> {
+        self.open.keys().copied()
     }
 
     /// Stops: goes on for a while (lameduck), while others learn not to ask here any more, then
@@ -249,19 +273,26 @@ impl<A: Answers> Server<A> {
     }
 }
 
-/// So many pairs of sockets on one address, one for each worker. Port 0 takes a free one.
+/// Sockets on one address for so many workers. Port 0 takes a free one.
 ///
 /// # Errors
 /// The address is in use or not this machine's.
 pub fn sockets(
+    scheme: Scheme,
     mut address: SocketAddr,
     workers: usize,
-) -> io::Result<Vec<(UdpSocket, TcpListener)>> {
+) -> io::Result<Vec<Sockets>> {
     let mut all = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let (udp, tcp) = socket::bind(address)?;
+        let (udp, tcp) = match scheme {
+            Scheme::Dns => {
+                let (udp, tcp) = socket::bind(address)?;
+                (Some(udp), tcp)
+            }
+            Scheme::Tls | Scheme::Https => (None, socket::bind_tcp(address)?),
+        };
         address = tcp.local_addr()?;
-        all.push((udp, tcp));
+        all.push(Sockets { udp, tcp });
     }
     Ok(all)
 }

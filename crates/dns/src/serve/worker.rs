@@ -3,20 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
 
 use super::desk::{Desk, Line, Shared};
 use super::lifeline::{Close, Closing, Guests, lifeline};
-use super::places::Places;
+use super::places::{Place, Places};
 use super::site::Answers;
-use super::{At, tcp, udp};
+use super::{At, doh, tcp, udp};
+use crate::corefile::Scheme;
 use crate::query::Transport;
 
 /// Questions of a worker that wait for something at once. A forwarded question takes a few
@@ -26,15 +29,18 @@ const QUESTIONS: usize = 4096;
 const CONNECTIONS: usize = 1024;
 /// Questions in flight may take this long to be answered when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// A client has this long to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Without a free descriptor, this long until the next connection is tried.
 const BREATH: Duration = Duration::from_millis(10);
 
 /// A worker's sockets of one listener.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub struct Sockets {
     /// None where only connections are served.
-    pub(super) udp: Option<UdpSocket>,
-    pub(super) tcp: TcpListener,
+    pub udp: Option<UdpSocket>,
+    /// For connections.
+    pub tcp: TcpListener,
 }
 
 /// What a worker is told.
@@ -172,25 +178,84 @@ impl<A: Answers> Door<A> {
         }
     }
 
-    fn connected(&self, stream: TcpStream, client: std::net::SocketAddr) {
+    fn connected(&self, stream: TcpStream, client: SocketAddr) {
         let Ok(server) = stream.local_addr() else {
             return;
         };
         // Without it answers only come later.
         let _ = stream.set_nodelay(true);
-        let line = Line {
-            client,
-            server,
-            transport: Transport::Tcp,
-        };
-        let (desk, guests) = (Rc::clone(&self.desk), self.guests.clone());
         let (place, closing) = (self.places.enter(), self.closing.clone());
+        let connection = Connection {
+            line: Line {
+                client,
+                server,
+                transport: self.at.scheme.into(),
+            },
+            desk: Rc::clone(&self.desk),
+            guests: self.guests.clone(),
+            place,
+            closing,
+        };
+        let scheme = self.at.scheme;
         spawn_local(async move {
-            let served = tcp::serve(stream, line, desk, guests, place, closing);
-            if let Err(error) = served.await {
+            if let Err(error) = connection.serve(scheme, stream).await {
                 tracing::debug!(%error, %client, "a connection");
             }
         });
+    }
+}
+
+impl From<Scheme> for Transport {
+    /// Of connections.
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Dns => Self::Tcp,
+            Scheme::Tls => Self::Tls,
+            Scheme::Https => Self::Https,
+        }
+    }
+}
+
+/// A client's connection.
+struct Connection<A> {
+    line: Line,
+    desk: Rc<Desk<A>>,
+    guests: Guests,
+    place: Place,
+    closing: Closing,
+}
+
+impl<A: Answers> Connection<A> {
+    async fn serve(self, scheme: Scheme, stream: TcpStream) -> io::Result<()> {
+        let tls = self.desk.tls().filter(|_| scheme != Scheme::Dns);
+        let Some(tls) = tls else {
+            return self.speak(scheme, stream).await;
+        };
+        let shaken = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream));
+        let stream = tokio::select! {
+            shaken = shaken => shaken.map_err(io::Error::from)??,
+            () = self.place.evicted() => return Ok(()),
+        };
+        self.speak(scheme, stream).await
+    }
+
+    async fn speak<S>(self, scheme: Scheme, stream: S) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let Self {
+            line,
+            desk,
+            guests,
+            place,
+            closing,
+        } = self;
+        match scheme {
+            Scheme::Dns | Scheme::Tls => {
+                tcp::serve(stream, line, desk, guests, place, closing).await
+            }
+            Scheme::Https => doh::serve(stream, line, desk, guests, place, closing).await,
+        }
     }
 }
 

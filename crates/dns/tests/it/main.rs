@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
+mod corefiles;
 mod node;
 mod serve;

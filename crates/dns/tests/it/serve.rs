@@ -82,8 +82,8 @@ pub struct Running {
 }
 
 pub fn running(ip: IpAddr, workers: usize, answers: Arc<Fixed>) -> Running {
-    let sockets = dns::serve::sockets((ip, 0).into(), workers).unwrap();
-    let address = sockets[0].0.local_addr().unwrap();
+    let sockets = dns::serve::sockets(Scheme::Dns, (ip, 0).into(), workers).unwrap();
+    let address = sockets[0].tcp.local_addr().unwrap();
     let at = At {
         scheme: Scheme::Dns,
         ip: Some(ip),
@@ -94,6 +94,7 @@ pub fn running(ip: IpAddr, workers: usize, answers: Arc<Fixed>) -> Running {
         at,
         answers,
         sockets,
+        tls: None,
     };
     let server = Server::start(workers, Arc::clone(&metrics), vec![listener]).unwrap();
     Running {

@@ -108,7 +108,6 @@ pub fn endpoint(address: &str) -> Endpoint {
     };
     Endpoint {
         ip: address,
-        more: Box::default(),
         ready: true,
         serving: true,
         terminating: false,

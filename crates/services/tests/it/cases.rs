@@ -196,7 +196,6 @@ pub fn slice(service: &Service, members: &[Member], v6: bool) -> EndpointSlice {
         let (number, ips) = pod(name);
         Endpoint {
             ip: ips[usize::from(v6)],
-            more: Box::default(),
             ready: *ready,
             serving: *serving,
             terminating: *terminating,
