@@ -13,6 +13,7 @@ use crate::corefile::{Error, Position};
 use crate::plugins::hosts::Table;
 use crate::plugins::loadbalance::Weights;
 use crate::plugins::metrics::OfHostsFile;
+use crate::wire::Name;
 
 /// A file's time of change and length, when it was read.
 #[derive(Debug, Default)]
@@ -38,6 +39,8 @@ impl Seen {
 enum Chore {
     Hosts,
     Weights,
+    /// The zone of this number.
+    Zone(usize),
     Errors,
 }
 
@@ -45,24 +48,27 @@ impl Chain {
     /// Reads files for the first time.
     pub(super) fn read_files(&self, at: &Position) -> Result<(), Error> {
         self.read_hosts();
+        self.read_zones()
+            .map_err(|error| wrong(at, "file", error))?;
         self.read_weights()
             .map_err(|error| wrong(at, "loadbalance", error))
     }
 
     /// Does what is to be done beside answering, until it is dropped.
     pub async fn tend(self: Arc<Self>) {
+        self.notify_all().await;
         let chores = self.chores().into_iter().map(|(every, chore)| {
             let chain = Arc::clone(&self);
             async move {
                 loop {
                     tokio::time::sleep(every).await;
                     let chain = Arc::clone(&chain);
+                    let tackled = Arc::clone(&chain);
+                    let done = tokio::task::spawn_blocking(move || tackled.tackle(chore)).await;
                     // A panic in there ends this chore alone; it is told by the panic's own words.
-                    if tokio::task::spawn_blocking(move || chain.tackle(chore))
-                        .await
-                        .is_err()
-                    {
-                        return;
+                    let Ok(changed) = done else { return };
+                    if let Some(zone) = changed {
+                        chain.notify(&zone).await;
                     }
                 }
             }
@@ -85,6 +91,9 @@ impl Chain {
         {
             chores.push((reload, Chore::Weights));
         }
+        for (number, every) in self.zone_reloads() {
+            chores.push((every, Chore::Zone(number)));
+        }
         if let Some(period) = self.errors.as_ref().and_then(|errors| errors.shortest()) {
             chores.push((period, Chore::Errors));
         }
@@ -92,8 +101,10 @@ impl Chain {
         chores
     }
 
-    fn tackle(&self, chore: Chore) {
+    /// Does one; the zone that it changed, if it did, is told.
+    fn tackle(&self, chore: Chore) -> Option<Name> {
         match chore {
+            Chore::Zone(number) => return self.read_zone_again(number),
             Chore::Hosts => self.read_hosts(),
             Chore::Weights => {
                 if let Err(error) = self.read_weights() {
@@ -104,6 +115,7 @@ impl Chain {
             }
             Chore::Errors => self.tell_counted(false),
         }
+        None
     }
 
     fn tell_counted(&self, end: bool) {

@@ -11,6 +11,7 @@ mod resources;
 mod router;
 mod sources;
 mod stages;
+mod zones;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::plugins::errors::Errors;
 use crate::plugins::hosts::{Hosts, Table};
 use crate::plugins::loadbalance::Weights;
 use crate::plugins::log::Log;
+use crate::plugins::transfer::Transfer;
 use crate::query::{Answer, Failure, Outcome, Query};
 use crate::wire::{Name, Rcode, Type};
 
@@ -57,7 +59,9 @@ pub struct Chain {
     cache: Option<Arc<Cache>>,
     header: Option<options::Header>,
     minimal: bool,
+    transfer: Option<Transfer>,
     hosts: Option<HostsFile>,
+    files: Option<zones::Files>,
     erratic: Option<Erratic>,
     whoami: bool,
     /// The plugin that is asked last, which is the one to say that there is no other.
@@ -91,11 +95,11 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// What the server itself says about another name: nothing where it has asked itself too
-    /// often, or says nothing.
+    /// What the server itself says about another name: SERVFAIL where it has asked itself too
+    /// often already.
     async fn ask(self, query: &Query, name: Name, kind: Type) -> Option<Answer> {
         if self.depth >= DEEPEST {
-            return None;
+            return Some(coded(Rcode::SERVFAIL));
         }
         let mut query = query.clone();
         query.question.name = name;
@@ -160,6 +164,8 @@ impl Chain {
                 file: ArcSwap::default(),
                 seen: chores::Seen::default(),
             }),
+            transfer: (!plugins.transfer.is_empty()).then(|| Transfer::new(&plugins.transfer)),
+            files: plugins.file.as_ref().map(zones::Files::new),
             erratic: plugins.erratic.clone().map(Erratic::new),
             whoami: plugins.whoami,
             last: last(plugins),

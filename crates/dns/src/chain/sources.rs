@@ -6,9 +6,19 @@ use crate::query::{Failure, Outcome, Query};
 
 impl Chain {
     /// The first that has something to say.
-    pub(super) async fn sources(&self, _way: Way<'_>, query: &Query) -> Reply {
-        if let Some(answer) = self.of_hosts(query) {
-            return answer;
+    pub(super) async fn sources(&self, way: Way<'_>, query: &Query) -> Reply {
+        if let Some(transfer) = &self.transfer
+            && let Some(reply) = self.transferred(transfer, query)
+        {
+            return reply;
+        }
+        if let Some(reply) = self.of_hosts(query) {
+            return reply;
+        }
+        if let Some(files) = &self.files
+            && let Some(reply) = Box::pin(self.of_files(files, way, query)).await
+        {
+            return reply;
         }
         if let Some(erratic) = &self.erratic {
             let trouble = erratic.next(query);

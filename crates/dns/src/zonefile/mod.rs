@@ -13,6 +13,7 @@ mod svcb;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 pub use print::{data_text, record_text};
@@ -46,8 +47,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The text of a file, by the name that stands behind `$INCLUDE` and the file it stands in.
-pub type Include<'a> = &'a mut dyn FnMut(&str, &str) -> Result<String, String>;
+/// The text of a file that is included, by its path: relative ones are those beside the file that
+/// includes them.
+pub type Include<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
 
 /// Reads a zone file; each record goes to `each`.
 ///
@@ -187,13 +189,15 @@ impl Run<'_> {
         if depth >= DEEPEST || *self.includes > MOST_INCLUDES {
             return Err(format!("too many $INCLUDE within each other: {}", path.text).into());
         }
-        let text = (self.include)(&path.text, file)?;
+        let path = Path::new(&**file).with_file_name(&path.text);
+        let path = path.to_string_lossy();
+        let text = (self.include)(&path)?;
         let mut inner = State {
             origin,
             owner: None,
             ..state.clone()
         };
-        let path = path.text.as_str().into();
+        let path = path.as_ref().into();
         self.file(&text, &path, &mut inner, depth + 1)
             .map_err(Problem::Within)
     }

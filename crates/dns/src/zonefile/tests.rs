@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::Data;
 
 fn zone(text: &str) -> Result<Vec<String>, String> {
-    zone_with(text, &mut |path, _| Err(format!("no file {path}")))
+    zone_with(text, &mut |path| Err(format!("no file {path}")))
 }
 
 fn zone_with(text: &str, include: Include<'_>) -> Result<Vec<String>, String> {
@@ -14,7 +14,7 @@ fn zone_with(text: &str, include: Include<'_>) -> Result<Vec<String>, String> {
         records.push(record_text(&record).replace('\t', " "));
         Ok(())
     };
-    parse(text, &origin, "db.example", include, each).map_err(|error| error.to_string())?;
+    parse(text, &origin, "/zones/db.example", include, each).map_err(|error| error.to_string())?;
     Ok(records)
 }
 
@@ -126,63 +126,78 @@ fn what_is_wrong_is_told_with_its_place() {
     for (text, error) in [
         (
             "a A 10.0.0.1\n",
-            "db.example:1: there is no TTL: none here, none before, no $TTL",
+            "/zones/db.example:1: there is no TTL: none here, none before, no $TTL",
         ),
         (
             "\n\na 60 A 10.0.0.300\n",
-            "db.example:3: \"10.0.0.300\" is no IPv4 address",
+            "/zones/db.example:3: \"10.0.0.300\" is no IPv4 address",
         ),
-        ("a 60 A\n", "db.example:1: the data of A ends too early"),
+        (
+            "a 60 A\n",
+            "/zones/db.example:1: the data of A ends too early",
+        ),
         (
             "a 60 A 10.0.0.1 x\n",
-            "db.example:1: \"x\" is more than the data of A has",
+            "/zones/db.example:1: \"x\" is more than the data of A has",
         ),
-        ("a 60 B 10.0.0.1\n", "db.example:1: \"B\" is no type"),
-        ("a 60 IN\n", "db.example:1: a type is missing"),
+        ("a 60 B 10.0.0.1\n", "/zones/db.example:1: \"B\" is no type"),
+        ("a 60 IN\n", "/zones/db.example:1: a type is missing"),
         (
             " 60 A 10.0.0.1\n",
-            "db.example:1: there is no name: none here and none before",
+            "/zones/db.example:1: there is no name: none here and none before",
         ),
         (
             "a..b 60 A 10.0.0.1\n",
-            "db.example:1: \"a..b\" is no name: an empty label",
+            "/zones/db.example:1: \"a..b\" is no name: an empty label",
         ),
         (
             "a 60 TXT (\n\"x\"\n",
-            "db.example:1: a parenthesis is not closed",
+            "/zones/db.example:1: a parenthesis is not closed",
         ),
-        ("a 60 TXT x )\n", "db.example:1: a parenthesis too much"),
-        ("a 60 TXT \"x\n", "db.example:1: a quote is not closed"),
+        (
+            "a 60 TXT x )\n",
+            "/zones/db.example:1: a parenthesis too much",
+        ),
+        (
+            "a 60 TXT \"x\n",
+            "/zones/db.example:1: a quote is not closed",
+        ),
         (
             "a 60 TXT \\256\n",
-            "db.example:1: a backslash in \"\\\\256\" escapes nothing",
+            "/zones/db.example:1: a backslash in \"\\\\256\" escapes nothing",
         ),
         (
             "a 60 TYPE5 \\# 1 zz\n",
-            "db.example:1: behind \\# and the length stands a hexadecimal number",
+            "/zones/db.example:1: behind \\# and the length stands a hexadecimal number",
         ),
         (
             "a 60 A \\# 3 010203\n",
-            "db.example:1: the data is none of A",
+            "/zones/db.example:1: the data is none of A",
         ),
         (
             "a 60 A \\# 3 01\n",
-            "db.example:1: \\# 3 is followed by 1 bytes",
+            "/zones/db.example:1: \\# 3 is followed by 1 bytes",
         ),
-        ("$TTL x\n", "db.example:1: $TTL is followed by a time"),
-        ("$TTL\n", "db.example:1: $TTL is followed by one value"),
+        (
+            "$TTL x\n",
+            "/zones/db.example:1: $TTL is followed by a time",
+        ),
+        (
+            "$TTL\n",
+            "/zones/db.example:1: $TTL is followed by one value",
+        ),
         (
             "$FOO x\n",
-            "db.example:1: $FOO is no directive; there are $ORIGIN, $TTL, $INCLUDE and $GENERATE",
+            "/zones/db.example:1: $FOO is no directive; there are $ORIGIN, $TTL, $INCLUDE and $GENERATE",
         ),
-        ("$INCLUDE x\n", "db.example:1: no file x"),
+        ("$INCLUDE x\n", "/zones/db.example:1: no file /zones/x"),
         (
             "$GENERATE 1 x A 1.2.3.$\n",
-            "db.example:1: \"1\" is no range such as 1-10 or 1-10/2",
+            "/zones/db.example:1: \"1\" is no range such as 1-10 or 1-10/2",
         ),
         (
             "a 60 LOC 52 22 23.000 N 4 53 32.000 E -2.00m\n",
-            "db.example:1: the data of LOC is taken in the form of unknown types only: \\# LENGTH HEX",
+            "/zones/db.example:1: the data of LOC is taken in the form of unknown types only: \\# LENGTH HEX",
         ),
     ] {
         assert_eq!(zone(text), Err(error.to_owned()), "{text}");
@@ -199,19 +214,21 @@ fn a_class_without_any_ttl_is_zero() {
 
 #[test]
 fn included_files() {
-    let files = &mut |path: &str, from: &str| match path {
-        "sub.db" => Ok(format!(
-            "; from {from}\n@ TXT here\n$ORIGIN other.\nx A 10.0.0.1\n$TTL 5\n"
-        )),
-        "self.db" => Ok("$INCLUDE self.db\n$INCLUDE self.db\n".to_owned()),
-        "bad.db" => Ok("\na 60 A x\n".to_owned()),
+    let files = &mut |path: &str| match path {
+        "/zones/sub/a.db" => {
+            Ok("@ TXT here\n$ORIGIN other.\nx A 10.0.0.1\n$TTL 5\n$INCLUDE b.db".to_owned())
+        }
+        "/zones/sub/b.db" => Ok("y A 10.0.0.3".to_owned()),
+        "/zones/self.db" => Ok("$INCLUDE self.db\n$INCLUDE self.db\n".to_owned()),
+        "/zones/bad.db" => Ok("\na 60 A x\n".to_owned()),
         _ => Err(format!("no file {path}")),
     };
     assert_eq!(
-        zone_with("$TTL 60\n$INCLUDE sub.db sub\nb A 10.0.0.2\n", files).unwrap(),
+        zone_with("$TTL 60\n$INCLUDE sub/a.db sub\nb A 10.0.0.2\n", files).unwrap(),
         [
             "sub.example.org. 60 IN TXT \"here\"",
             "x.other. 60 IN A 10.0.0.1",
+            "y.other. 5 IN A 10.0.0.3",
             "b.example.org. 60 IN A 10.0.0.2",
         ]
     );
@@ -222,7 +239,7 @@ fn included_files() {
     );
     assert_eq!(
         zone_with("\n$INCLUDE bad.db\n", files).unwrap_err(),
-        "bad.db:2: \"x\" is no IPv4 address"
+        "/zones/bad.db:2: \"x\" is no IPv4 address"
     );
 }
 

@@ -226,9 +226,12 @@ fn query_len(query: &Query) -> usize {
 fn records(answer: &Answer) -> usize {
     let all = [&answer.answers, &answer.authorities, &answer.additionals];
     let records = all.into_iter().flatten();
-    records
-        .map(|record: &Record| record.name.as_bytes().len() + 10 + data(&record.data))
-        .sum()
+    records.map(record_len).sum()
+}
+
+/// The length of a record, without compression.
+pub fn record_len(record: &Record) -> usize {
+    record.name.as_bytes().len() + 10 + data(&record.data)
 }
 
 fn data(data: &Data) -> usize {

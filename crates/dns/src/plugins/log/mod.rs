@@ -4,7 +4,7 @@ mod format;
 
 use std::time::Duration;
 
-pub use format::{Format, Told};
+pub use format::{Format, Told, record_len};
 
 use super::outcome::Class;
 use crate::corefile::plugins::{Log as Options, LogClasses};
