@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::labels::Labels;
+
 /// Namespace and name of an object.
 pub type Key = (String, String);
 
@@ -140,6 +142,12 @@ pub struct Service {
     pub other_proxy: bool,
     /// Label `service.kubernetes.io/headless`: like a headless Service for proxies.
     pub marked_headless: bool,
+    /// `status.loadBalancer.ingress`, the hostnames of those without an address.
+    #[serde(default)]
+    pub balancer_names: Box<[String]>,
+    /// `metadata.labels`, by which DNS may be told to leave it out.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 impl Service {
@@ -173,6 +181,9 @@ pub struct SlicePort {
 pub struct Endpoint {
     /// The first of `addresses`; the others mean the same (API reference, EndpointSlice).
     pub ip: IpAddr,
+    /// The others, which only DNS tells.
+    #[serde(default)]
+    pub more: Box<[IpAddr]>,
     /// `conditions.ready`; unset means true. Set also where `publishNotReadyAddresses` is.
     pub ready: bool,
     /// `conditions.serving`; unset means true.

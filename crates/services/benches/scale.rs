@@ -122,6 +122,7 @@ fn service(n: u32) -> Service {
 fn slice(n: u32, endpoints: u32, moved: u32) -> EndpointSlice {
     let first = 0x0af4_0000 + n * endpoints;
     let endpoint = |at| Endpoint {
+        more: Box::default(),
         // The last one moves.
         ip: Ipv4Addr::from(
             first

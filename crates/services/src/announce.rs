@@ -264,6 +264,7 @@ mod tests {
     fn slice(service: &str, nodes: &[(&str, bool, bool)]) -> Change {
         let endpoints = nodes.iter().map(|(node, ready, ending)| Endpoint {
             ip: ip("10.244.1.2"),
+            more: Box::default(),
             ready: *ready,
             serving: true,
             terminating: *ending,

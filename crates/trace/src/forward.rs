@@ -293,6 +293,7 @@ pub(crate) mod tests {
     fn endpoint(ip: &str, node: &str) -> Endpoint {
         Endpoint {
             ip: ip.parse().unwrap(),
+            more: Box::default(),
             ready: true,
             serving: true,
             terminating: false,

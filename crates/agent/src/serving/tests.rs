@@ -90,6 +90,7 @@ fn slice(name: &str, node: &str, triggered: Option<i64>) -> Change {
         }],
         endpoints: vec![Endpoint {
             ip: "10.244.2.2".parse().unwrap(),
+            more: Box::default(),
             ready: true,
             serving: true,
             terminating: false,

@@ -180,6 +180,7 @@ pub fn service(name: &str, ip: [u8; 4], health: Option<u16>) -> Change {
 pub fn slice(service: &str, ips: &[[u8; 4]]) -> Change {
     let endpoints = ips.iter().map(|ip| Endpoint {
         ip: (*ip).into(),
+        more: Box::default(),
         ready: true,
         serving: true,
         terminating: false,

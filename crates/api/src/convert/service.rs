@@ -6,7 +6,9 @@ use model::{LoadBalancerAddress, Protocol, Service, ServicePort, ServiceType, Tr
 use serde::Deserialize;
 use std::sync::Arc;
 
-use super::slim::{Converted, Kind, Meta, Text, Value, Wrong, address, items, since_1970};
+use super::slim::{
+    AllLabels, Converted, Kind, Meta, Text, Value, Wrong, address, items, since_1970,
+};
 
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where nothing is written.
 const AFFINITY_SECONDS: u32 = 10_800;
@@ -15,7 +17,7 @@ const AFFINITY_SECONDS: u32 = 10_800;
 #[serde(bound(deserialize = "'de: 'a"))]
 #[doc(hidden)]
 pub struct RawService<'a> {
-    metadata: Meta<'a>,
+    metadata: Meta<'a, AllLabels>,
     #[serde(default)]
     spec: Spec<'a>,
     #[serde(default)]
@@ -82,6 +84,7 @@ struct Balancer<'a> {
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
 struct Ingress<'a> {
     ip: Option<Text<'a>>,
+    hostname: Option<Text<'a>>,
     ip_mode: Option<Text<'a>>,
 }
 
@@ -117,7 +120,8 @@ fn service(raw: RawService<'_>, wrong: &mut Vec<Wrong>) -> Option<Service> {
         // Without a range that is meant to be there, others may be shut out or let in.
         return None;
     }
-    let labels = metadata.labels.unwrap_or_default();
+    let labels = metadata.labels.unwrap_or_default().0;
+    let (load_balancer, balancer_names) = balancers(status.load_balancer, wrong);
     let created = metadata.creation_timestamp;
     Some(Service {
         namespace: metadata.namespace.owned(),
@@ -129,7 +133,8 @@ fn service(raw: RawService<'_>, wrong: &mut Vec<Wrong>) -> Option<Service> {
         kind,
         cluster_ips: cluster_ips(kind, spec.cluster_ip, spec.cluster_ips, wrong),
         external_ips: items(spec.external_ips, "spec.externalIPs", wrong, address),
-        load_balancer: balancers(status.load_balancer, wrong),
+        load_balancer,
+        balancer_names,
         source_ranges,
         ports: ports(spec.ports, wrong),
         affinity: affinity(
@@ -148,8 +153,11 @@ fn service(raw: RawService<'_>, wrong: &mut Vec<Wrong>) -> Option<Service> {
             .map(Text::owned)
             .filter(|name| kind == ServiceType::ExternalName && !name.is_empty()),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
-        other_proxy: labels.proxy.is_some(),
-        marked_headless: labels.headless.is_some(),
+        other_proxy: labels
+            .get("service.kubernetes.io/service-proxy-name")
+            .is_some(),
+        marked_headless: labels.get("service.kubernetes.io/headless").is_some(),
+        labels,
     })
 }
 
@@ -195,12 +203,17 @@ fn cluster_ips(
     items(Some(listed), "spec.clusterIPs", wrong, address)
 }
 
-fn balancers(balancer: Option<Balancer<'_>>, wrong: &mut Vec<Wrong>) -> Vec<LoadBalancerAddress> {
+/// Balancers with an address, and the names of those without.
+fn balancers(
+    balancer: Option<Balancer<'_>>,
+    wrong: &mut Vec<Wrong>,
+) -> (Vec<LoadBalancerAddress>, Box<[String]>) {
     let ingress = balancer.and_then(|balancer| balancer.ingress);
-    let mut found = Vec::new();
+    let (mut found, mut names) = (Vec::new(), Vec::new());
     for (at, ingress) in ingress.unwrap_or_default().into_iter().enumerate() {
-        // Those with a name only are the business of whoever resolves it.
         let Some(text) = ingress.ip.filter(|ip| !ip.is_empty()) else {
+            let name = ingress.hostname.filter(|name| !name.is_empty());
+            names.extend(name.map(Text::owned));
             continue;
         };
         match address(&text) {
@@ -214,7 +227,7 @@ fn balancers(balancer: Option<Balancer<'_>>, wrong: &mut Vec<Wrong>) -> Vec<Load
             }),
         }
     }
-    found
+    (found, names.into())
 }
 
 fn ports(ports: Option<Vec<Port<'_>>>, wrong: &mut Vec<Wrong>) -> Vec<ServicePort> {
@@ -345,6 +358,13 @@ mod tests {
         assert_eq!(service.external_policy, TrafficPolicy::Local);
         assert_eq!(service.health_check_port, Some(32000));
         assert!(service.load_balancer[0].proxied && service.load_balancer.len() == 1);
+        assert_eq!(*service.balancer_names, ["lb.example".to_owned()]);
+        assert_eq!(
+            service
+                .labels
+                .get("service.kubernetes.io/service-proxy-name"),
+            Some("mine")
+        );
         assert!(service.publish_not_ready && service.other_proxy && !service.marked_headless);
     }
 

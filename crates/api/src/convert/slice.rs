@@ -165,6 +165,10 @@ fn endpoint(raw: RawEndpoint<'_>, v6: bool) -> Result<Endpoint, String> {
         let family = if v6 { "IPv6" } else { "IPv4" };
         return Err(format!("{ip} is no {family} address, as addressType says"));
     }
+    let more = addresses
+        .iter()
+        .skip(1)
+        .filter_map(|text| address(text).ok());
     let conditions = raw.conditions.unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
     let target = raw.target_ref;
@@ -176,6 +180,7 @@ fn endpoint(raw: RawEndpoint<'_>, v6: bool) -> Result<Endpoint, String> {
     };
     Ok(Endpoint {
         ip,
+        more: more.filter(|ip| ip.is_ipv6() == v6).collect(),
         ready,
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),

@@ -202,10 +202,6 @@ pub(super) struct Meta<'a, L = Labels<'a>> {
 pub(super) struct Labels<'a> {
     #[serde(rename = "kubernetes.io/service-name")]
     pub service: Option<Text<'a>>,
-    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
-    pub proxy: Option<IgnoredAny>,
-    #[serde(rename = "service.kubernetes.io/headless")]
-    pub headless: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]

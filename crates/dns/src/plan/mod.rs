@@ -1,16 +1,20 @@
 //! What names there are in the cluster, kept up to date by the size of what changes.
 
-use model::{Changed, Cluster};
+mod label;
+mod names;
+mod service;
 
-/// All names of the cluster: Services, their endpoints, namespaces, and whose an address is.
-/// Clones cost nothing: the maps are persistent.
-#[derive(Clone, Debug, Default)]
-pub struct Names {}
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
-impl Names {
-    /// Takes in what changed; the cluster is the one after the changes.
-    pub fn update(&mut self, _cluster: &Cluster, _changed: &Changed) {}
-}
+use model::Cluster;
+
+pub(crate) use label::undashed;
+pub use names::{Names, Whose};
+pub use service::ServiceNames;
+pub(crate) use service::{Address, is_headless};
 
 /// What readers get: one consistent view, replaced as a whole.
 #[derive(Clone, Debug, Default)]

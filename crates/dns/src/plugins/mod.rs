@@ -7,9 +7,9 @@ pub mod chaos;
 pub mod dns64;
 pub mod erratic;
 pub mod errors;
-pub mod file;
 pub mod header;
 pub mod hosts;
+pub mod kubernetes;
 pub mod loadbalance;
 pub mod local;
 pub mod log;
@@ -19,7 +19,6 @@ pub mod nsid;
 pub mod outcome;
 pub mod output;
 pub mod rewrite;
-pub mod transfer;
 pub mod whoami;
 pub mod zones;
 

@@ -124,6 +124,13 @@ impl Name {
         (at == split).then(|| Labels(&self.0[..split]))
     }
 
+    /// The zone of this name in the letters that stand here, where the name is the zone's apex or
+    /// below it.
+    pub fn zone_part(&self, zone: &Self) -> Option<Self> {
+        let split = self.below(zone)?.as_bytes().len();
+        Some(Self::from_checked(&self.0[split..]))
+    }
+
     /// The same name in lower case.
     #[must_use]
     pub fn lower(&self) -> Self {

@@ -184,6 +184,7 @@ fn endpoints(lab: &mut Lab, ready: bool) {
                 .into(),
             endpoints: vec![Endpoint {
                 ip: ip(ENDPOINT[at]),
+                more: Box::default(),
                 ready,
                 serving: ready,
                 terminating: false,

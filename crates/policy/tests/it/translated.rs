@@ -53,6 +53,7 @@ fn service(lab: &Lab, node_port: u16) -> [Change; 3] {
         }],
         endpoints: vec![Endpoint {
             ip: lab.pod("x/a").ips[usize::from(v6)],
+            more: Box::default(),
             ready: true,
             serving: true,
             terminating: false,

@@ -108,6 +108,7 @@ pub fn endpoint(address: &str) -> Endpoint {
     };
     Endpoint {
         ip: address,
+        more: Box::default(),
         ready: true,
         serving: true,
         terminating: false,

@@ -196,6 +196,7 @@ pub fn slice(service: &Service, members: &[Member], v6: bool) -> EndpointSlice {
         let (number, ips) = pod(name);
         Endpoint {
             ip: ips[usize::from(v6)],
+            more: Box::default(),
             ready: *ready,
             serving: *serving,
             terminating: *terminating,

@@ -285,6 +285,7 @@ pub fn service() -> impl Strategy<Value = Service> {
                 publish_not_ready: false,
                 other_proxy: labels.0,
                 marked_headless: labels.1,
+                ..Service::default()
             }
         })
 }
@@ -376,6 +377,7 @@ fn endpoint(v6: bool, wrong: bool) -> impl Strategy<Value = Endpoint> {
             };
             Endpoint {
                 ip: ip(address),
+                more: Box::default(),
                 ready,
                 serving,
                 terminating,

@@ -327,6 +327,7 @@ fn service() -> [Change; 2] {
         }],
         endpoints: vec![Endpoint {
             ip: "10.244.2.5".parse().unwrap(),
+            more: Box::default(),
             ready: true,
             serving: true,
             terminating: false,

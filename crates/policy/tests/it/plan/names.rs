@@ -70,6 +70,7 @@ fn slice(endpoints: &[(&str, bool)], v6: bool, number: u16) -> EndpointSlice {
             .filter(|(ip, _)| ip.is_ipv6() == v6)
             .map(|(ip, ready)| Endpoint {
                 ip,
+                more: Box::default(),
                 ready,
                 serving: ready,
                 terminating: false,
