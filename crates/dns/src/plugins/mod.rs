@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod dns64;
 pub mod erratic;
 pub mod errors;
+pub mod file;
 pub mod header;
 pub mod hosts;
 pub mod kubernetes;
@@ -19,6 +20,7 @@ pub mod nsid;
 pub mod outcome;
 pub mod output;
 pub mod rewrite;
+pub mod transfer;
 pub mod whoami;
 pub mod zones;
 
