@@ -28,11 +28,15 @@ use crate::plugins::acl::Acl;
 use crate::plugins::erratic::Erratic;
 use crate::plugins::errors::Errors;
 use crate::plugins::hosts::{Hosts, Table};
+use crate::plugins::kubernetes::Kubernetes;
 use crate::plugins::loadbalance::Weights;
 use crate::plugins::log::Log;
 use crate::plugins::transfer::Transfer;
 use crate::query::{Answer, Failure, Outcome, Query};
 use crate::wire::{Name, Rcode, Type};
+
+#[cfg(test)]
+mod tests;
 
 /// What comes back from the stages below.
 pub type Reply = Result<Outcome, Failure>;
@@ -61,6 +65,7 @@ pub struct Chain {
     minimal: bool,
     transfer: Option<Transfer>,
     hosts: Option<HostsFile>,
+    kubernetes: Option<Kubernetes>,
     files: Option<zones::Files>,
     erratic: Option<Erratic>,
     whoami: bool,
@@ -129,6 +134,10 @@ impl Chain {
     pub fn new(block: &ServerBlock, resources: &Resources) -> Result<Self, Error> {
         let plugins = &block.plugins;
         let balance = plugins.loadbalance.as_ref();
+        let kubernetes = plugins.kubernetes.as_ref().map(|options| {
+            let made = Kubernetes::new(options, &resources.local);
+            made.map_err(|error| wrong(&block.at, "kubernetes", error))
+        });
         let chain = Self {
             cancel: plugins.cancel,
             nsid: plugins.nsid.as_ref().map(|id| match id.as_str() {
@@ -165,6 +174,7 @@ impl Chain {
                 seen: chores::Seen::default(),
             }),
             transfer: (!plugins.transfer.is_empty()).then(|| Transfer::new(&plugins.transfer)),
+            kubernetes: kubernetes.transpose()?,
             files: plugins.file.as_ref().map(zones::Files::new),
             erratic: plugins.erratic.clone().map(Erratic::new),
             whoami: plugins.whoami,

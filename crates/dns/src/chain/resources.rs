@@ -1,5 +1,6 @@
 //! What the server blocks of a server share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +19,8 @@ pub struct Resources {
     pub output: Arc<Output>,
     /// What plugins count.
     pub metrics: Arc<Metrics>,
+    /// Addresses at which the server answers, for the names of the cluster's own servers.
+    pub local: Vec<IpAddr>,
     /// The host's name, for `nsid` and `chaos`.
     pub host: String,
     /// When the server was started.

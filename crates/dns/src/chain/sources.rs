@@ -1,6 +1,7 @@
 //! The stages that know answers, one asked after the other.
 
 use super::{Chain, Reply, Way};
+use crate::plugins::kubernetes::{Found, Section};
 use crate::plugins::whoami;
 use crate::query::{Failure, Outcome, Query};
 
@@ -14,6 +15,14 @@ impl Chain {
         }
         if let Some(reply) = self.of_hosts(query) {
             return reply;
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            let view = self.resources.view.load();
+            let found = kubernetes.answer(view.as_deref(), &query.question);
+            drop(view);
+            if let Some(found) = found {
+                return self.led(found, way, query).await;
+            }
         }
         if let Some(files) = &self.files
             && let Some(reply) = Box::pin(self.of_files(files, way, query)).await
@@ -36,6 +45,22 @@ impl Chain {
         }
         let text = format!("plugin/{}: no next plugin found", self.last);
         Err(Failure::servfail(text, self.last))
+    }
+
+    /// What was found, with what it leads to outside of where it was found.
+    async fn led(&self, found: Found, way: Way<'_>, query: &Query) -> Reply {
+        let mut answer = found.answer;
+        for lookup in found.lookups {
+            let Some(more) = way.ask(query, lookup.name, lookup.kind).await else {
+                continue;
+            };
+            answer.truncated |= more.truncated;
+            match lookup.section {
+                Section::Answers => answer.answers.extend(more.answers),
+                Section::Additionals => answer.additionals.extend(more.answers),
+            }
+        }
+        Ok(Outcome::Answer(answer))
     }
 
     fn of_hosts(&self, query: &Query) -> Option<Reply> {

@@ -30,6 +30,7 @@ pub fn parse(text: &str) -> Corefile {
 
 pub fn resources(output: &Arc<Output>) -> Resources {
     Resources {
+        local: Vec::new(),
         view: Arc::default(),
         output: Arc::clone(output),
         metrics: Arc::default(),
