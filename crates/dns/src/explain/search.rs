@@ -31,6 +31,21 @@ impl Search {
         }
     }
 
+    /// From the text of a `resolv.conf`: of several search lines the last one counts, and
+    /// `domain` is one with a single domain.
+    pub fn parse(text: &str) -> Self {
+        let (mut domains, mut options) = (Vec::new(), Vec::new());
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace().map(str::to_owned);
+            match words.next().as_deref() {
+                Some("search" | "domain") => domains = words.collect(),
+                Some("options") => options.extend(words),
+                _ => {}
+            }
+        }
+        Self::new(&domains, &options)
+    }
+
     /// The names in the order in which they are asked for, until one of them has an answer. A
     /// dot at the end makes a name complete.
     ///

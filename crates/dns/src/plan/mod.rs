@@ -1,6 +1,7 @@
 //! What names there are in the cluster, kept up to date by the size of what changes.
 
 mod label;
+mod latency;
 mod names;
 mod service;
 
@@ -11,10 +12,11 @@ mod tests;
 
 use model::Cluster;
 
-pub(crate) use label::undashed;
+pub(crate) use label::{Label, undashed};
+pub use latency::programmed;
 pub use names::{Names, Whose};
 pub use service::ServiceNames;
-pub(crate) use service::{Address, is_headless};
+pub(crate) use service::{Address, is_headless, ready};
 
 /// What readers get: one consistent view, replaced as a whole.
 #[derive(Clone, Debug, Default)]

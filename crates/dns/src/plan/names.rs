@@ -122,6 +122,11 @@ impl Names {
         Some(&slot.0)
     }
 
+    /// All Services, and endpoints without one, in no order.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<ServiceNames>> {
+        self.services.keys().map(|slot| &slot.0)
+    }
+
     /// What is known of a Service's names.
     pub fn service_named(&self, namespace: &str, name: &str) -> Option<&Arc<ServiceNames>> {
         self.service_at(&wire_key(&(namespace.to_owned(), name.to_owned()))?)

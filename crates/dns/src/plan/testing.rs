@@ -58,6 +58,18 @@ impl Town {
         self.take(Change::Service(Arc::new(service(key, ips, ports))))
     }
 
+    pub fn change(
+        &mut self,
+        key: &str,
+        ips: &[&str],
+        ports: &[&str],
+        change: impl FnOnce(&mut Service),
+    ) -> &mut Self {
+        let mut service = service(key, ips, ports);
+        change(&mut service);
+        self.take(Change::Service(Arc::new(service)))
+    }
+
     pub fn alias(&mut self, key: &str, target: &str) -> &mut Self {
         self.take(Change::Service(Arc::new(Service {
             kind: ServiceType::ExternalName,

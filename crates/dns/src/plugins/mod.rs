@@ -3,6 +3,7 @@
 
 pub mod acl;
 pub mod any;
+pub mod autopath;
 pub mod chaos;
 pub mod dns64;
 pub mod erratic;
@@ -10,6 +11,7 @@ pub mod errors;
 pub mod file;
 pub mod header;
 pub mod hosts;
+pub mod k8s_external;
 pub mod kubernetes;
 pub mod loadbalance;
 pub mod local;

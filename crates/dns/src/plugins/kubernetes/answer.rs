@@ -124,7 +124,7 @@ impl<'a> Search<'a> {
     }
 
     /// The alias that a Service is; none where its target is no name.
-    fn alias(self, name: &Name, target: &str) -> Option<Record> {
+    pub(super) fn alias(self, name: &Name, target: &str) -> Option<Record> {
         let target = target.parse().ok()?;
         Some(self.record(name.clone(), Data::Cname(target)))
     }
@@ -184,7 +184,7 @@ impl<'a> Search<'a> {
             }
             Meaning::Endpoints(service, filter, addresses) => {
                 for one in addresses {
-                    let endpoint = one.name(self.plugin.options.endpoint_pod_names);
+                    let endpoint = self.plugin.endpoint_name(one);
                     let (name, space) = (&service.name, &service.namespace);
                     let target = below_service(Some(&endpoint), name, space, &zone);
                     let ports = one.slice.ports.iter();
@@ -200,39 +200,23 @@ impl<'a> Search<'a> {
             }
             _ => return none,
         }
-        self.server_records(&question.name, all)
-    }
-
-    fn server_records(
-        self,
-        name: &Name,
-        all: Vec<(Option<Name>, IpAddr, Option<u16>)>,
-    ) -> (Vec<Record>, Vec<Record>) {
-        let weight = weight(all.len());
-        let (mut answers, mut additionals) = (Vec::new(), Vec::new());
-        let (mut ports, mut ips) = (HashSet::new(), HashSet::new());
+        let ttl = self.plugin.options.ttl;
+        let mut servers = Servers::new(&question.name, (ttl, ttl), all.len());
         for (target, ip, port) in all {
-            let (Some(target), Some(port)) = (target, port) else {
-                continue;
-            };
-            if ips.insert((target.clone(), ip)) {
-                additionals.push(self.record(target.clone(), Data::address(ip)));
-            }
-            if ports.insert((target.clone(), port)) {
-                let data = Data::Srv {
-                    priority: 0,
-                    weight,
-                    port,
-                    target,
-                };
-                answers.push(self.record(name.clone(), data));
+            if let (Some(target), Some(port)) = (target, port) {
+                servers.put(&target, Some(ip), port);
             }
         }
-        (answers, additionals)
+        (servers.answers, servers.additionals)
     }
 }
 
 impl Kubernetes {
+    /// TTL of answers.
+    pub(crate) fn ttl(&self) -> u32 {
+        self.options.ttl
+    }
+
     /// No records, and the zone they would be in.
     pub(super) fn without_records(&self, zone: &Name, serial: u32, rcode: Rcode) -> Answer {
         Answer {
@@ -270,6 +254,51 @@ pub(crate) fn weight(servers: usize) -> u16 {
 /// `dns-version`: which version of the specification the names are of.
 fn version(name: &Name) -> Record {
     Record::new(name.clone(), 28_800, Data::text("1.1.0"))
+}
+
+/// Records of servers of one weight, each port of a target once, and the targets' addresses.
+pub(crate) struct Servers<'a> {
+    name: &'a Name,
+    ttls: (u32, u32),
+    weight: u16,
+    ports: HashSet<(Name, u16)>,
+    ips: HashSet<(Name, IpAddr)>,
+    pub answers: Vec<Record>,
+    pub additionals: Vec<Record>,
+}
+
+impl<'a> Servers<'a> {
+    /// For a name, with the TTLs of servers and addresses; there are so many.
+    pub fn new(name: &'a Name, ttls: (u32, u32), many: usize) -> Self {
+        Self {
+            name,
+            ttls,
+            weight: weight(many),
+            ports: HashSet::new(),
+            ips: HashSet::new(),
+            answers: Vec::new(),
+            additionals: Vec::new(),
+        }
+    }
+
+    pub fn put(&mut self, target: &Name, ip: Option<IpAddr>, port: u16) {
+        if let Some(ip) = ip
+            && self.ips.insert((target.clone(), ip))
+        {
+            let record = Record::new(target.clone(), self.ttls.1, Data::address(ip));
+            self.additionals.push(record);
+        }
+        if self.ports.insert((target.clone(), port)) {
+            let data = Data::Srv {
+                priority: 0,
+                weight: self.weight,
+                port,
+                target: target.clone(),
+            };
+            self.answers
+                .push(Record::new(self.name.clone(), self.ttls.0, data));
+        }
+    }
 }
 
 /// Addresses that were there already.

@@ -1,10 +1,11 @@
 //! The zone itself: its start and its servers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::answer::below_service;
+use super::answer::{Seen, below_service};
 use super::{Kubernetes, Search};
-use crate::plan::{ServiceNames, Whose};
+use crate::plan::{ServiceNames, View, Whose, is_headless};
 use crate::wire::{Data, Name, Record, Soa};
 
 impl Kubernetes {
@@ -30,6 +31,45 @@ impl Kubernetes {
             Data::Soa(Box::new(soa)),
         )
     }
+
+    /// Where the zone's servers are reached from outside: by the Service in front of this server,
+    /// or else where it answers itself.
+    pub(crate) fn outside_addresses(&self, view: &View, headless: bool) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        let mut known = false;
+        for ip in &self.local {
+            for entry in self.in_front(view, *ip) {
+                known = true;
+                let Some(service) = self.service(entry) else {
+                    continue;
+                };
+                if headless && is_headless(service) {
+                    found.extend(entry.addresses().map(|one| one.ip));
+                } else {
+                    found.extend(&service.external_ips);
+                    found.extend(service.load_balancer.iter().map(|one| one.ip));
+                }
+            }
+        }
+        if !known {
+            found.clone_from(&self.local);
+        }
+        let mut seen = Seen::default();
+        found.retain(|ip| seen.is_new(*ip));
+        found
+    }
+
+    /// The Services that lead to an address of this server.
+    fn in_front<'a>(
+        &self,
+        view: &'a View,
+        ip: IpAddr,
+    ) -> impl Iterator<Item = &'a Arc<ServiceNames>> + use<'a> {
+        let endpoints = self.options.endpoints;
+        let of_endpoint = view.names.owners(Whose::Endpoint, ip);
+        let of_endpoint = of_endpoint.filter(move |_| endpoints);
+        of_endpoint.chain(view.names.owners(Whose::Cluster, ip))
+    }
 }
 
 impl Search<'_> {
@@ -53,10 +93,7 @@ impl Search<'_> {
     pub(super) fn name_servers(self, zone: &Name) -> Vec<(Name, IpAddr)> {
         let mut found = Vec::new();
         for ip in &self.plugin.local {
-            let names = &self.view.names;
-            let endpoints = self.plugin.options.endpoints;
-            let of_endpoint = names.owners(Whose::Endpoint, *ip).filter(|_| endpoints);
-            for entry in of_endpoint.chain(names.owners(Whose::Cluster, *ip)) {
+            for entry in self.plugin.in_front(self.view, *ip) {
                 self.of_service(entry, zone, &mut found);
             }
         }
@@ -83,10 +120,7 @@ impl Search<'_> {
         };
         if entry.is_headless() {
             for one in entry.addresses() {
-                put(
-                    Some(&one.name(self.plugin.options.endpoint_pod_names)),
-                    one.ip,
-                );
+                put(Some(&self.plugin.endpoint_name(&one)), one.ip);
             }
         } else {
             service.cluster_ips.iter().for_each(|ip| put(None, *ip));

@@ -253,15 +253,27 @@ impl Kubernetes {
             .then_some(service)
     }
 
-    /// Addresses of those endpoints that are meant.
-    fn endpoints_of<'a>(&self, entry: &'a ServiceNames, filter: &Filter<'_>) -> Vec<Address<'a>> {
-        if !self.options.endpoints {
-            return Vec::new();
-        }
-        let mut all: Vec<_> = match filter.endpoint {
+    /// What an endpoint is called below its Service.
+    pub(crate) fn endpoint_name(&self, address: &Address<'_>) -> crate::plan::Label {
+        address.name(self.options.endpoint_pod_names)
+    }
+
+    /// Addresses of endpoints that are ready: of all, or of those with a name.
+    pub(crate) fn addresses_of<'a>(
+        &self,
+        entry: &'a ServiceNames,
+        label: Option<&[u8]>,
+    ) -> Vec<Address<'a>> {
+        match label {
+            _ if !self.options.endpoints => Vec::new(),
             Some(label) => entry.named(label, self.options.endpoint_pod_names),
             None => entry.addresses().collect(),
-        };
+        }
+    }
+
+    /// Addresses of those endpoints that are meant.
+    fn endpoints_of<'a>(&self, entry: &'a ServiceNames, filter: &Filter<'_>) -> Vec<Address<'a>> {
+        let mut all = self.addresses_of(entry, filter.endpoint);
         all.retain(|one| filter.has_slice_port(one));
         let Some((zone, prefer)) = &filter.zone else {
             return all;

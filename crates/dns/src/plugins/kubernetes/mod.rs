@@ -8,6 +8,7 @@ mod answer;
 mod apex;
 mod meaning;
 mod reverse;
+mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,9 @@ use crate::corefile::plugins as options;
 use crate::plan::{Names, View};
 use crate::query::Answer;
 use crate::wire::{Name, Question, Rcode, Type};
+
+pub(crate) use answer::{Seen, Servers};
+pub(crate) use meaning::stripped;
 
 /// The plugin's name, as the Corefile has it.
 pub(crate) const NAME: &str = "kubernetes";
@@ -162,6 +166,12 @@ impl Kubernetes {
                     object.is_some_and(|object| wanted.matches(&object.labels))
                 }
             }
+    }
+
+    /// Whether names of a namespace are told for addresses: as CoreDNS does, all are unless
+    /// namespaces are listed.
+    pub(crate) fn exposes_address(&self, names: &Names, namespace: &str) -> bool {
+        self.options.namespaces.is_empty() || self.exposes(names, namespace.as_bytes())
     }
 
     /// Whether a namespace is one of those that are named, if any are.

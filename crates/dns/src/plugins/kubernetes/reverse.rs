@@ -33,10 +33,7 @@ impl Search<'_> {
     /// The name of the Service that has an address, or else of each endpoint that has.
     pub(super) fn names_of(self, ip: IpAddr) -> Vec<Name> {
         let (plugin, names) = (self.plugin, &self.view.names);
-        // CoreDNS asks for the namespace only where namespaces are listed.
-        let exposed = |namespace: &str| {
-            plugin.options.namespaces.is_empty() || plugin.exposes(names, namespace.as_bytes())
-        };
+        let exposed = |namespace: &str| plugin.exposes_address(names, namespace);
         let services = names.owners(Whose::Cluster, ip);
         let mut services = services.filter_map(|entry| plugin.service(entry));
         if let Some(service) = services.find(|service| exposed(&service.namespace)) {
@@ -55,7 +52,7 @@ impl Search<'_> {
                 if !exposed(space) {
                     continue;
                 }
-                let endpoint = one.name(plugin.options.endpoint_pod_names);
+                let endpoint = plugin.endpoint_name(&one);
                 let name = below_service(Some(&endpoint), service, space, &plugin.primary);
                 found.extend(name.filter(|name| !found.contains(name)));
             }
