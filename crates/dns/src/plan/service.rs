@@ -143,11 +143,11 @@ fn addresses<'a>(
     slice: &'a EndpointSlice,
     endpoint: &'a Endpoint,
 ) -> impl Iterator<Item = Address<'a>> {
-    let ips = std::iter::once(endpoint.ip);
+    let ips = std::iter::once(&endpoint.ip).chain(&endpoint.more);
     ips.map(move |ip| Address {
         slice,
         endpoint,
-        ip,
+        ip: *ip,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::plugins::kubernetes::Found;
 use crate::wire::{Class, Data, Question, Record, Type};
 
 /// A cluster with its names, changed step by step.
+#[derive(Debug)]
 pub(crate) struct Town {
     pub cluster: Cluster,
     pub names: Names,

@@ -49,6 +49,9 @@ enum Host<'a> {
 /// A way in, and the port there; none where no port is known.
 type WayIn<'a> = (Host<'a>, Option<u16>);
 
+/// Name, protocol and number of a port.
+type Port<'a> = (&'a str, &'a str, Option<u16>);
+
 impl External {
     /// Of its options.
     ///
@@ -302,7 +305,7 @@ impl<'a> Search<'a> {
         entry: &'a ServiceNames,
         service: &'a Service,
         endpoint: Option<&[u8]>,
-    ) -> Vec<(Host<'a>, (&'a str, &'a str, Option<u16>))> {
+    ) -> Vec<(Host<'a>, Port<'a>)> {
         let hosts = hosts(service);
         let inside = is_headless(service) || endpoint.is_some();
         let mut all = Vec::new();
@@ -397,9 +400,7 @@ fn hosts(service: &Service) -> Vec<Host<'_>> {
 }
 
 /// These ports, or one without name and number.
-fn or_one<'a>(
-    ports: impl Iterator<Item = (&'a str, &'a str, Option<u16>)>,
-) -> Vec<(&'a str, &'a str, Option<u16>)> {
+fn or_one<'a>(ports: impl Iterator<Item = Port<'a>>) -> Vec<Port<'a>> {
     let mut all: Vec<_> = ports.collect();
     if all.is_empty() {
         all.push(("", "", None));

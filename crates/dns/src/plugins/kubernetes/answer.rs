@@ -190,6 +190,9 @@ impl<'a> Search<'a> {
                     let ports = one.slice.ports.iter();
                     let wanted = ports.filter(|port| filter.is(&port.name, port.protocol));
                     all.extend(wanted.map(|port| (target.clone(), one.ip, port.port)));
+                    if one.slice.ports.is_empty() {
+                        all.push((target, one.ip, None));
+                    }
                 }
             }
             Meaning::Pod(label, namespace, ip) => {

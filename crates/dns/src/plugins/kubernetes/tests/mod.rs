@@ -1,6 +1,7 @@
 //! Every line of the reference, and what CoreDNS does where it says nothing.
 
 mod objects;
+mod oracle;
 mod zone;
 
 use super::*;

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use model::{LabelSelector, Labels};
 
 use super::*;
+use crate::plan::testing::shown;
 
 #[test]
 fn pods_are_disabled_insecure_or_verified() {
@@ -189,6 +190,76 @@ fn a_zone_is_not_given_away_by_a_question() {
     for kind in ["AXFR", "IXFR"] {
         holds(&[(&format!("cluster.local {kind}"), "REFUSED")]);
     }
+}
+
+#[test]
+fn a_zone_is_transferred_whole() {
+    let (view, plugin) = (town().view(), plugin());
+    let all = |zone: &str| -> Vec<String> {
+        let records = plugin.transfer(&view, &name(zone), None).unwrap();
+        records.map(|record| shown(&record)).collect()
+    };
+    let lines = all("cluster.local");
+    let soa = "cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1000 7200 1800 86400 5";
+    let wanted = [
+        soa,
+        "cluster.local. 5 NS kube-dns.kube-system.svc.cluster.local.",
+        "kube-dns.kube-system.svc.cluster.local. 5 A 10.96.0.10",
+        "db.default.svc.cluster.local. 5 A 10.244.2.1",
+        "db-0.db.default.svc.cluster.local. 5 A 10.244.2.1",
+        "_pg._tcp.db.default.svc.cluster.local. 5 SRV 0 33 5432 db-0.db.default.svc.cluster.local.",
+    ];
+    assert_eq!(lines[..6], wanted);
+    assert_eq!(lines.last().map(String::as_str), Some(soa));
+    for line in [
+        "web.default.svc.cluster.local. 5 A 10.96.0.1",
+        "web.default.svc.cluster.local. 5 AAAA fd00:10:96::1",
+        "web.default.svc.cluster.local. 5 SRV 0 100 80 web.default.svc.cluster.local.",
+        "_http._tcp.web.default.svc.cluster.local. 5 SRV 0 100 80 web.default.svc.cluster.local.",
+        "lonely.default.svc.cluster.local. 5 SRV 0 100 80 lonely.default.svc.cluster.local.",
+        "out.shop.svc.cluster.local. 5 CNAME www.example.com.",
+    ] {
+        assert!(lines.iter().any(|other| other == line), "{line}");
+    }
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.contains("number") || line.contains("10.244.2.4"))
+    );
+    let reverse = all("in-addr.arpa");
+    let ptr = "1.0.96.10.in-addr.arpa. 5 PTR web.default.svc.cluster.local.";
+    assert!(reverse.iter().any(|line| line == ptr), "{reverse:?}");
+    assert!(!reverse.iter().any(|line| line.contains("ip6.arpa")));
+    assert_eq!(
+        plugin
+            .transfer(&view, &name("cluster.local"), Some(1000))
+            .unwrap()
+            .count(),
+        1
+    );
+    assert!(
+        plugin
+            .transfer(&view, &name("svc.cluster.local"), None)
+            .is_none()
+    );
+}
+
+#[test]
+fn zones_of_other_clusters_are_refused() {
+    let mut multi = options();
+    multi.multicluster = vec![name("clusterset.local")];
+    assert!(
+        Kubernetes::new(&multi, &[])
+            .unwrap_err()
+            .starts_with("multicluster clusterset.local.: ")
+    );
+    let mut reverse = options();
+    reverse.zones = vec![name("10.in-addr.arpa")];
+    assert!(
+        Kubernetes::new(&reverse, &[])
+            .unwrap_err()
+            .contains("cluster.local")
+    );
 }
 
 #[test]
