@@ -21,6 +21,9 @@ impl<'a> Walk<'a> {
         origin: Origin,
         to: &End,
     ) -> Result<Stop, Error> {
+        if let Some(stop) = self.answered(&plan.node) {
+            return Ok(stop);
+        }
         match self.served(&plan.node, origin)? {
             Some(stop) => Ok(stop),
             None => self.cross(plan, to),

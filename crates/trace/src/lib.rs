@@ -5,6 +5,7 @@
 
 pub mod ends;
 mod forward;
+mod names;
 mod policing;
 mod rules;
 pub mod service;
@@ -34,6 +35,27 @@ pub(crate) mod tests {
         from: &str,
         to: &str,
     ) -> Result<Trace, Error> {
+        with_protocol(cluster, fabric, mode, [from, to], None)
+    }
+
+    /// The same of names, where the first node answers itself.
+    pub fn asked(
+        cluster: Cluster,
+        from: &str,
+        to: &str,
+        protocol: Option<model::Protocol>,
+    ) -> Result<Trace, Error> {
+        let (fabric, mode) = (FabricMode::default(), ServicesMode::default());
+        with_protocol(cluster, fabric, mode, [from, to], protocol)
+    }
+
+    fn with_protocol(
+        cluster: Cluster,
+        fabric: FabricMode,
+        mode: ServicesMode,
+        [from, to]: [&str; 2],
+        protocol: Option<model::Protocol>,
+    ) -> Result<Trace, Error> {
         let mut config = Config::default();
         config.fabric.mode = fabric;
         let (mut plans, mut services) = (BTreeMap::new(), BTreeMap::new());
@@ -54,7 +76,10 @@ pub(crate) mod tests {
             services.insert(name, services::Plan::of(settings.unwrap(), &cluster));
         }
         let client = ["203.0.113.10".parse().unwrap()];
+        let dns = config.cluster_dns[0];
+        let resolvers = BTreeMap::from([("node1".to_owned(), BTreeMap::from([(dns, dns)]))]);
         let world = World {
+            resolvers: &resolvers,
             plans: &plans,
             attachments: &BTreeMap::new(),
             services: &services,
@@ -67,7 +92,7 @@ pub(crate) mod tests {
             from: &ends::find(&from.0, &cluster, &client)?,
             to: &ends::find(&to.0, &cluster, &client)?,
             port: to.1,
-            protocol: None,
+            protocol,
             v6: false,
         };
         crate::trace(&world, &wish)

@@ -35,14 +35,26 @@ impl Walk<'_> {
     pub(crate) fn police(&mut self, node: &str, direction: Direction) -> Option<Stop> {
         let question = self.question(self.entered, self.destination, self.carried);
         let subject = subject(&question, direction);
-        let pod = subject.pod.as_ref().map(words::key)?;
+        subject.pod.as_ref()?;
         if subject.node.as_deref() != Some(node) || !self.has_policies() {
             return None;
         }
+        let side = side(explain(self.world.cluster, &question), direction);
+        self.judge(node, direction, &question, side)
+    }
+
+    /// Takes down what the policies of one end say; ends the walk where they deny it.
+    pub(crate) fn judge(
+        &mut self,
+        node: &str,
+        direction: Direction,
+        question: &Question,
+        side: Side,
+    ) -> Option<Stop> {
+        let pod = subject(question, direction).pod.as_ref().map(words::key)?;
         let cluster = self.world.cluster;
-        let side = side(explain(cluster, &question), direction);
-        let why = words::why(cluster, &question, direction, &side);
-        let cure = policy::explain::cure(cluster, &question, direction, &side);
+        let why = words::why(cluster, question, direction, &side);
+        let cure = policy::explain::cure(cluster, question, direction, &side);
         let word = direction.word();
         let what = match side.allowed {
             true => format!("policies let it through: {word} of pod {pod}"),
@@ -113,7 +125,7 @@ impl Walk<'_> {
         }
     }
 
-    fn has_policies(&self) -> bool {
+    pub(crate) fn has_policies(&self) -> bool {
         let cluster = self.world.cluster;
         !cluster.policies.is_empty() || !cluster.cluster_policies.is_empty()
     }

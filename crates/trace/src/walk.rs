@@ -27,6 +27,9 @@ pub struct World<'a> {
     pub services: &'a BTreeMap<String, services::Plan>,
     /// How Services reach the kernel.
     pub mode: ServicesMode,
+    /// Where nodes answer questions for names themselves, by node: each address, and that of the
+    /// DNS Service that it stands for.
+    pub resolvers: &'a BTreeMap<String, BTreeMap<IpAddr, IpAddr>>,
     /// Who has which address.
     pub cluster: &'a Cluster,
     /// Addresses of the client outside.

@@ -61,12 +61,13 @@ pub fn trace(paths: &ClusterPaths, words: &Trace, output: Output) -> Outcome {
     };
     let target = ends::find(&place, &cluster, &client).map_err(failed)?;
     let plans = plans(&lab, &cluster, &config);
-    let attachments = attachments(paths, &lab);
+    let (attachments, resolvers) = held(paths, &lab, &config);
     let world = World {
         plans: &plans,
         attachments: &attachments,
         services: &services(&lab, &cluster, &config),
         mode: config.services.mode,
+        resolvers: &resolvers,
         cluster: &cluster,
         client: &client,
     };
@@ -254,8 +255,8 @@ fn underlay(node: &NodePlan) -> Underlay {
 }
 
 /// What the nodes' agents hold, by address; nothing of an agent that is away.
-fn attachments(paths: &ClusterPaths, lab: &Plan) -> BTreeMap<IpAddr, Attachment> {
-    let mut all = BTreeMap::new();
+fn held(paths: &ClusterPaths, lab: &Plan, config: &Config) -> (Attachments, Resolvers) {
+    let (mut all, mut resolvers) = (Attachments::new(), Resolvers::new());
     for node in &lab.nodes {
         let socket = paths.node(&node.name).agent_socket();
         let Ok(Answer::Ok(status)) = wire::ask(&socket, &Request::Status, PATIENCE) else {
@@ -267,9 +268,20 @@ fn attachments(paths: &ClusterPaths, lab: &Plan) -> BTreeMap<IpAddr, Attachment>
             let ips: Vec<IpAddr> = attachment.ips().collect();
             all.extend(ips.into_iter().map(|ip| (ip, attachment.clone())));
         }
+        let led = status.pointer("/dns/addresses").cloned();
+        let led: Vec<IpAddr> = serde_json::from_value(led.unwrap_or_default()).unwrap_or_default();
+        let services = led.iter().map(|ip| config.dns_service_of(*ip));
+        let led = led.iter().copied().zip(services);
+        let led = led.filter_map(|(ip, service)| Some((ip, service?)));
+        resolvers.insert(node.name.clone(), led.collect());
     }
-    all
+    (all, resolvers)
 }
+
+/// What agents hold, by the pod's address.
+type Attachments = BTreeMap<IpAddr, Attachment>;
+/// Where agents answer questions for names; see [`World::resolvers`].
+type Resolvers = BTreeMap<String, BTreeMap<IpAddr, IpAddr>>;
 
 fn print(trace: &::trace::Trace) {
     let port = trace
