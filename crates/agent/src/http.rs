@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
+use crate::names::Board;
 use crate::proxy_health::{ProxyHealth, Told};
 use crate::{Published, Snapshot};
 
@@ -33,6 +34,8 @@ pub(crate) struct Health {
     /// Of Services.
     pub proxy: Arc<ProxyHealth>,
     pub policies: Arc<ProxyHealth>,
+    /// Of the node's own DNS server.
+    pub board: Board,
 }
 
 /// One answer.
@@ -169,7 +172,7 @@ impl Health {
             "/metrics" => response(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
-                self.metrics.text(),
+                self.metrics.text() + &self.board.metrics().text(),
             ),
             "/healthz" => plain(StatusCode::OK, "ok"),
             "/proxyMode" => match &self.published.load().config {
@@ -249,6 +252,7 @@ mod tests {
             metrics: Arc::default(),
             proxy: Arc::new(ProxyHealth::new(Duration::ZERO)),
             policies: Arc::new(ProxyHealth::new(Duration::ZERO)),
+            board: Board::default(),
         }
     }
 

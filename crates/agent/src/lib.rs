@@ -15,6 +15,7 @@ mod health_ports;
 mod http;
 mod locals;
 mod metrics;
+mod names;
 mod node;
 mod options;
 mod policing;
@@ -26,7 +27,7 @@ mod source;
 mod worker;
 
 pub use options::{Options, Source};
-pub use source::Update;
+pub use source::{Corefile, Update};
 
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         settle(proxy)?;
     }
     let metrics = Arc::new(metrics::Metrics::default());
+    let board = names::Board::default();
     let published: Published = Arc::default();
     let locals = locals::Handle::default();
     let (worker, reconciled) =
@@ -97,6 +99,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         worker: worker.clone(),
         published: published.clone(),
         node: options.node.clone(),
+        board: board.clone(),
     };
     // Listening from the start: pods can be attached with what the last run knew.
     let listener = socket::listen(&options.socket).map_err(Error)?;
@@ -127,7 +130,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
         policies.clone(),
         metrics.policy.clone(),
     );
+    let names = names::Names::new(
+        &options.node,
+        options.resolv_conf,
+        publisher.clone(),
+        board.clone(),
+    );
     let parts = node::Parts {
+        names,
         conflist,
         worker,
         publisher,
@@ -144,6 +154,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         metrics,
         proxy,
         policies,
+        board,
     };
     // Threads of their own: the loop's is busy while it changes the kernel.
     doors.spawn(server.serve(listener));
@@ -162,12 +173,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
 }
 
-/// Removes all rules of Services and policies from the kernel of the calling thread's namespace:
+/// Removes all rules of Services, policies and names from the kernel of the calling thread's namespace:
 /// what `kube-proxy --cleanup` does, and more. All that could not be removed is named.
 pub fn cleanup() -> Result<(), Error> {
     let mut host = linux::Host::open().map_err(|error| Error(error.to_string()))?;
     let mut errors = services::Services::remove_all(&mut host);
     errors.extend(policy::Policies::remove_all(&mut host));
+    errors.extend(dns::apply::remove_all(&mut host.netlink));
     if errors.is_empty() {
         return Ok(());
     }

@@ -21,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use crate::names::Names;
 use crate::policing::Policing;
 use crate::publish::Publisher;
 use crate::serving::Serving;
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub published: Published,
     pub serving: Serving,
     pub policing: Policing,
+    pub names: Names,
     pub proxy: Option<ProxyConfig>,
     pub announcer: announce::Handle,
 }
@@ -72,6 +74,7 @@ pub(crate) struct Node {
     plan: Option<Arc<fabric::Plan>>,
     serving: Serving,
     policing: Policing,
+    names: Names,
     /// Put over the configuration.
     proxy: Option<ProxyConfig>,
     announcer: announce::Handle,
@@ -101,6 +104,7 @@ struct Due {
     converge: Option<Instant>,
     serve: Option<Instant>,
     police: Option<Instant>,
+    names: Option<Instant>,
     look_at_pods: Option<Instant>,
     noticed: BTreeSet<Noticed>,
     /// What is wrong has changed.
@@ -120,6 +124,10 @@ impl Due {
 
     fn police_in(&mut self, wait: Duration) {
         sooner(&mut self.police, wait);
+    }
+
+    fn names_in(&mut self, wait: Duration) {
+        sooner(&mut self.names, wait);
     }
 
     fn look_at_pods_in(&mut self, wait: Duration) {
@@ -167,6 +175,7 @@ impl Node {
             published: parts.published,
             serving: parts.serving,
             policing: parts.policing,
+            names: parts.names,
             announcer: parts.announcer,
             proxy: parts.proxy,
             host,
@@ -220,6 +229,7 @@ impl Node {
                 }
                 () = until(due.police) => {}
                 () = until(due.serve) => {}
+                () = until(due.names) => {}
                 () = until(due.look_at_pods) => {
                     due.look_at_pods = None;
                     self.worker.notice(std::mem::take(&mut due.noticed).into_iter().collect());
@@ -235,6 +245,8 @@ impl Node {
                     if self.policing.compare() {
                         due.police_in(Duration::ZERO);
                     }
+                    self.names.compare();
+                    due.names_in(Duration::ZERO);
                 }
             }
             self.act(&mut due);
@@ -248,6 +260,10 @@ impl Node {
         // Closed before it is served.
         if has_come(&mut due.police) {
             self.police(due);
+        }
+        // An answer of before is wrong from now on.
+        if has_come(&mut due.names) {
+            self.name(due);
         }
         if has_come(&mut due.serve) {
             self.serve(due);
@@ -303,6 +319,18 @@ impl Node {
         due.publish |= outcome.started;
     }
 
+    /// Has names answered from the cluster as it is now.
+    fn name(&mut self, due: &mut Due) {
+        // Before the whole view is there, what is missing in it would be denied.
+        let whole = self.services_synced && self.policies_synced && self.synced;
+        let netlink = &mut self.host.netlink;
+        let outcome = self.names.turn(netlink, &self.cluster, whole);
+        if let Some(again) = outcome.again {
+            due.names_in(again);
+        }
+        due.tell |= outcome.problems_changed;
+    }
+
     /// What changed in the kernel, and what that asks for.
     fn notice(&mut self, events: &[Event], due: &mut Due) {
         for event in events {
@@ -315,6 +343,9 @@ impl Node {
             // Without its rules the node is open.
             if self.policing.notice(event) {
                 due.police_in(Duration::ZERO);
+            }
+            if self.names.notice(event) {
+                due.names_in(Duration::ZERO);
             }
             let noticed = match event {
                 Event::Link { link, gone: false } if !link.up => Noticed::Link(link.index),
@@ -340,6 +371,7 @@ impl Node {
         problems.extend(self.fabric_problems.iter().cloned());
         problems.extend(self.serving.problems());
         problems.extend(self.policing.problems());
+        problems.extend(self.names.problems());
         if problems != *self.problems {
             let known: BTreeSet<&String> = self.problems.iter().collect();
             for problem in problems.iter().filter(|problem| !known.contains(problem)) {

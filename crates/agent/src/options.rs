@@ -47,6 +47,9 @@ pub struct Options {
     pub bind_hard_fail: bool,
     /// kube-proxy's configuration, put over what the network's says of Services.
     pub proxy: Option<ProxyConfig>,
+    /// Where the node's own resolver configuration is: whom a Corefile's
+    /// `forward . /etc/resolv.conf` asks.
+    pub resolv_conf: PathBuf,
     /// Changes of Services that wait for twice this long make the node unhealthy.
     pub sync_period: Duration,
 }
@@ -64,6 +67,7 @@ impl Options {
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249)),
             bind_hard_fail: false,
             proxy: None,
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
             sync_period: SYNC_PERIOD,
         }
     }

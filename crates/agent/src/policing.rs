@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::Backoff;
 use linux::{Event, Kernel};
-use model::{Change, Changed, Cluster};
+use model::{Change, Changed, Cluster, Config};
 use pods::attachment::Key;
 use pods::cni::CniError;
-use policy::{Local, Locals, Policies, Report};
+use policy::{Local, Locals, NodeDns, Policies, Report};
 use tracing::info;
 
 use crate::give_back;
@@ -89,13 +89,37 @@ impl Policing {
         }
     }
 
-    /// Takes a change of a pod, namespace, policy or node in; true where it changed anything.
-    pub(crate) fn take(&mut self, cluster: &mut Cluster, change: Change) -> bool {
-        let changed = cluster.note(change, &mut self.changed);
-        if changed {
+    /// Takes a change of a pod, namespace, policy or node in; what it touched, where it changed
+    /// anything.
+    pub(crate) fn take(&mut self, cluster: &mut Cluster, change: Change) -> Option<Changed> {
+        let mut touched = Changed::default();
+        if !cluster.note(change, &mut touched) {
+            return None;
+        }
+        self.changed.extend(&touched);
+        self.queued();
+        Some(touched)
+    }
+
+    /// Where the node answers questions for names itself; true where a reconcile is due.
+    pub(crate) fn configure(&mut self, config: &Config) -> bool {
+        let news = self.policies.set_resolver(NodeDns::of(config));
+        if news {
             self.queued();
         }
-        changed
+        news
+    }
+
+    /// Services changed, or their endpoints; true where that is about names, and a reconcile due.
+    pub(crate) fn services_changed(&mut self, cluster: &Cluster, changed: &Changed) -> bool {
+        let asked = |key: &&model::Key| self.policies.plan().asks(cluster, key);
+        let asked: Vec<model::Key> = changed.services.iter().filter(asked).cloned().collect();
+        if asked.is_empty() {
+            return false;
+        }
+        self.changed.services.extend(asked);
+        self.queued();
+        true
     }
 
     fn queued(&mut self) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::convert::flannel;
+use api::convert::{COREFILE_NAME, COREFILE_NAMESPACE, flannel};
 use api::events::Recorder;
 use fabric::Published;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -127,6 +127,13 @@ impl Publisher {
             }
             _ => {}
         }
+    }
+
+    /// An Event on the ConfigMap with the cluster's Corefile.
+    pub(crate) fn corefile(&self, uid: &str, problem: &str) {
+        let (namespace, name) = (COREFILE_NAMESPACE, COREFILE_NAME);
+        let on = reference("ConfigMap", Some(namespace), name, uid);
+        self.shared_event(on, "InvalidCorefile", problem);
     }
 
     /// An Event on a Service.

@@ -79,16 +79,18 @@ impl Serving {
         }
     }
 
-    /// Takes a change of a Service or slice in; true where it changed anything.
-    pub(crate) fn take(&mut self, cluster: &mut Cluster, change: Change) -> bool {
+    /// Takes a change of a Service or slice in; what it touched, where it changed anything.
+    pub(crate) fn take(&mut self, cluster: &mut Cluster, change: Change) -> Option<Changed> {
         let slice = matches!(change, Change::Slice(_) | Change::SliceGone(..));
         let trigger = match &change {
             Change::Slice(slice) => slice.triggered.map(|at| (at, slice.v6)),
             _ => None,
         };
-        if !cluster.note(change, &mut self.changed) {
-            return false;
+        let mut touched = Changed::default();
+        if !cluster.note(change, &mut touched) {
+            return None;
         }
+        self.changed.extend(&touched);
         // What was caused before this agent ran says nothing of how long it takes.
         let trigger = trigger.filter(|(at, _)| *at >= self.started);
         if self.triggers.len() < MOST_TRIGGERS {
@@ -96,7 +98,7 @@ impl Serving {
         }
         self.metrics.took(slice);
         self.queued();
-        true
+        Some(touched)
     }
 
     fn queued(&mut self) {

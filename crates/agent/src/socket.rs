@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::Published;
 use crate::drops::Drops;
+use crate::names::Board;
 use crate::worker::Worker;
 
 /// A caller that does not finish its question in this time is cut off.
@@ -54,6 +55,7 @@ pub(crate) struct Server {
     pub worker: Worker,
     pub published: Published,
     pub node: String,
+    pub board: Board,
 }
 
 impl Server {
@@ -124,6 +126,7 @@ impl Server {
             Request::Status => self.status().await,
             Request::Routes => self.routes().await,
             Request::Cluster => self.cluster(),
+            Request::Dns => Ok(json!(self.board.shown())),
             // Answered with more than one line, before this.
             Request::Drops { .. } => Ok(Value::Null),
         };
@@ -154,6 +157,7 @@ impl Server {
                 "used": u64::try_from(*used).unwrap_or(u64::MAX),
             })).collect::<Vec<_>>(),
             "attachments": view.attachments,
+            "dns": self.board.shown(),
         }))
     }
 

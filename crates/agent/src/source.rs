@@ -33,8 +33,19 @@ pub enum Update {
         /// As it was named then.
         object: String,
     },
+    /// The cluster's Corefile, first, changed or once more; none where there is none.
+    Corefile(Option<Corefile>),
     /// Something could not be learned; what was known stays.
     Problem(String),
+}
+
+/// The cluster's Corefile, as its ConfigMap has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Corefile {
+    /// The ConfigMap's `metadata.uid`.
+    pub uid: String,
+    /// What is written.
+    pub text: String,
 }
 
 /// The stream of updates, and the client to write back with where there is an API server.
@@ -93,8 +104,16 @@ pub(crate) async fn open(
                 },
                 api::watch::ConfigUpdate::Problem(error) => problem(&error),
             });
+            let corefile = api::watch::corefile(&client).map(|update| match update {
+                api::watch::CorefileUpdate::Corefile { uid, text } => {
+                    Update::Corefile(Some(Corefile { uid, text }))
+                }
+                api::watch::CorefileUpdate::Missing => Update::Corefile(None),
+                api::watch::CorefileUpdate::Problem(error) => problem(&error),
+            });
             let many = stream::select(services, policies);
-            let all = stream::select(many, stream::select(fabric, config));
+            let few = stream::select(config, corefile);
+            let all = stream::select(many, stream::select(fabric, few));
             Ok((all.boxed(), Some(client)))
         }
     }

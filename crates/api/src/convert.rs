@@ -42,6 +42,13 @@ pub const CONFIG_NAME: &str = "flatnet";
 /// Its key.
 pub const CONFIG_KEY: &str = "config.yaml";
 
+/// Namespace of the ConfigMap with the cluster's Corefile, as clusters have it.
+pub const COREFILE_NAMESPACE: &str = "kube-system";
+/// Name of that ConfigMap.
+pub const COREFILE_NAME: &str = "coredns";
+/// Its key.
+pub const COREFILE_KEY: &str = "Corefile";
+
 /// A node as its neighbours need to know it.
 pub fn node(node: &Node) -> Result<model::Node, Error> {
     let name = node.name_any();

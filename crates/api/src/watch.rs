@@ -131,6 +131,22 @@ pub enum ConfigUpdate {
     Problem(Error),
 }
 
+/// One thing to know of the cluster's Corefile.
+#[derive(Debug)]
+pub enum CorefileUpdate {
+    /// The Corefile, first, changed, or once more.
+    Corefile {
+        /// The ConfigMap's `metadata.uid`.
+        uid: String,
+        /// What is written.
+        text: String,
+    },
+    /// There is none.
+    Missing,
+    /// The connection failed; what was known stays.
+    Problem(Error),
+}
+
 /// Watcher settings all flatnet's watches share.
 pub fn settings() -> watcher::Config {
     watcher::Config::default().timeout(RENEW).page_size(PAGE)
@@ -216,6 +232,36 @@ pub fn config(client: &Client) -> BoxStream<'static, ConfigUpdate> {
                 Ok(Event::Delete(_)) => Some(ConfigUpdate::Missing),
                 Ok(Event::InitDone) => (!listed).then_some(ConfigUpdate::Missing),
                 Err(error) => Some(ConfigUpdate::Problem(watch_error("ConfigMap", error))),
+            };
+            std::future::ready(update)
+        })
+        .boxed()
+}
+
+/// The Corefile of the cluster's DNS, whenever it changes; see [`convert::COREFILE_NAME`].
+pub fn corefile(client: &Client) -> BoxStream<'static, CorefileUpdate> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), convert::COREFILE_NAMESPACE);
+    let field = format!("metadata.name={}", convert::COREFILE_NAME);
+    let mut listed = false;
+    raw(api, settings().fields(&field))
+        .filter_map(move |event| {
+            let update = match event {
+                Ok(Event::Init) => {
+                    listed = false;
+                    None
+                }
+                Ok(Event::Apply(map) | Event::InitApply(map)) => {
+                    listed = true;
+                    let uid = map.metadata.uid.unwrap_or_default();
+                    let mut data = map.data.unwrap_or_default();
+                    let text = data.remove(convert::COREFILE_KEY);
+                    Some(text.map_or(CorefileUpdate::Missing, |text| {
+                        CorefileUpdate::Corefile { uid, text }
+                    }))
+                }
+                Ok(Event::Delete(_)) => Some(CorefileUpdate::Missing),
+                Ok(Event::InitDone) => (!listed).then_some(CorefileUpdate::Missing),
+                Err(error) => Some(CorefileUpdate::Problem(watch_error("ConfigMap", error))),
             };
             std::future::ready(update)
         })

@@ -350,7 +350,10 @@ pub struct Agent {
     /// Kubeconfig [default: that of --config, else the pod's service account].
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Remove all rules of Services and policies from this node, and end.
+    /// The node's own resolver configuration: whom a Corefile's `forward . /etc/resolv.conf` asks.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// Remove all rules of Services, policies and names from this node, and end.
     #[arg(long)]
     pub cleanup: bool,
     /// Socket for the CNI plugin and the command line.

@@ -160,6 +160,24 @@ impl Changed {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// These and those.
+    pub fn extend(&mut self, others: &Self) {
+        let Self {
+            nodes,
+            pods,
+            services,
+            namespaces,
+            policies,
+            cluster_policies,
+        } = others;
+        self.nodes.extend(nodes.iter().cloned());
+        self.pods.extend(pods.iter().cloned());
+        self.services.extend(services.iter().cloned());
+        self.namespaces.extend(namespaces.iter().cloned());
+        self.policies.extend(policies.iter().cloned());
+        self.cluster_policies.extend(cluster_policies.iter().cloned());
+    }
 }
 
 impl Cluster {

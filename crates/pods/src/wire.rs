@@ -33,6 +33,8 @@ pub enum Request {
     Status,
     /// The node's routes that are the agent's, and why they are there.
     Routes,
+    /// How the node's own DNS server stands.
+    Dns,
     /// What a trace needs: the cluster as the agent knows it.
     Cluster,
     /// Connections that policies denied. Behind the answer, a line of JSON, comes a line for each

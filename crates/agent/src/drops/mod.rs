@@ -180,6 +180,8 @@ impl<'a> Ear<'a> {
             }
             // Without addresses there is nobody to name: it stays a number.
             if let Some(connection) = Connection::of(direction, &logged) {
+                let view = self.published.load();
+                let connection = name::seen(&view.cluster, view.config.as_deref(), connection);
                 self.tell(&connection, &logged);
             }
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use flows::{By, Connection};
 use jiff::Timestamp;
-use model::{Cluster, Direction, Key, Protocol};
-use policy::explain::words;
+use model::{Cluster, Config, Direction, Key, Protocol};
+use policy::explain::{asking, words};
 use policy::render::nftables::TABLE;
 use policy::{End, Question, Reason, explain};
 
@@ -18,15 +18,46 @@ pub(super) fn direction(prefix: &str) -> Option<Direction> {
     Direction::ALL.into_iter().find(|one| one.word() == word)
 }
 
+/// The connection, as policies see it: a packet to this node's own DNS server, which belongs to no
+/// connection, is one to the cluster's DNS. `config` says where that server answers.
+pub(super) fn seen(
+    cluster: &Cluster,
+    config: Option<&Config>,
+    connection: Connection,
+) -> Connection {
+    let asked = config.and_then(|config| config.dns_service_of(connection.to));
+    let (Some(service), Some(protocol), Some((sport, 53)), None, Direction::Egress) = (
+        asked,
+        protocol(&connection),
+        connection.ports,
+        connection.asked,
+        connection.direction,
+    ) else {
+        return connection;
+    };
+    let from = End::at(cluster, connection.from);
+    let (question, _) = asking(cluster, &from, service, protocol);
+    let port = question.port.map_or(53, |(_, port)| port);
+    let asked = (question.to.ip != connection.to).then_some((connection.to, 53));
+    Connection {
+        to: question.to.ip,
+        ports: Some((sport, port)),
+        asked,
+        ..connection
+    }
+}
+
+fn protocol(connection: &Connection) -> Option<Protocol> {
+    let mut all = Protocol::ALL.into_iter();
+    all.find(|protocol| protocol.number() == connection.protocol)
+}
+
 /// Both ends by name, and what policies say of a connection now.
 pub(super) fn judged(cluster: &Cluster, connection: &Connection) -> (flows::End, flows::End, By) {
-    let protocol = Protocol::ALL
-        .into_iter()
-        .find(|protocol| protocol.number() == connection.protocol);
     let question = Question {
         from: End::at(cluster, connection.from),
         to: End::at(cluster, connection.to),
-        port: protocol.zip(connection.ports.map(|(_, port)| port)),
+        port: protocol(connection).zip(connection.ports.map(|(_, port)| port)),
     };
     let answer = explain(cluster, &question);
     let side = match connection.direction {
@@ -168,6 +199,79 @@ mod tests {
             judged(&cluster, &CONNECTION).2.policies.len(),
             MOST_POLICIES
         );
+    }
+
+    #[test]
+    fn a_question_to_the_nodes_own_server_is_one_to_the_clusters_dns() {
+        let mut cluster = cluster();
+        let dns: std::net::IpAddr = "10.96.0.10".parse().unwrap();
+        let names = |connection: Connection, cluster: &Cluster| {
+            seen(cluster, Some(&Config::default()), connection)
+        };
+        let question = Connection {
+            direction: Direction::Egress,
+            protocol: 17,
+            to: dns,
+            ports: Some((40_000, 53)),
+            ..CONNECTION
+        };
+        // Without endpoints the Service's own address is judged.
+        assert_eq!(names(question, &cluster), question);
+        cluster.take(Change::Service(Arc::new(model::Service {
+            namespace: "shop".into(),
+            name: "dns".into(),
+            cluster_ips: vec![dns],
+            ports: vec![model::ServicePort {
+                name: "dns".into(),
+                protocol: Protocol::Udp,
+                port: 53,
+                node_port: None,
+            }],
+            ..model::Service::default()
+        })));
+        cluster.take(Change::Slice(Arc::new(model::EndpointSlice {
+            namespace: "shop".into(),
+            name: "dns-1".into(),
+            service: "dns".into(),
+            v6: false,
+            ports: vec![model::SlicePort {
+                name: "dns".into(),
+                protocol: Protocol::Udp,
+                port: Some(5353),
+            }],
+            endpoints: vec![model::Endpoint {
+                ip: "10.244.2.9".parse().unwrap(),
+                more: Box::default(),
+                ready: true,
+                serving: true,
+                terminating: false,
+                node: None,
+                zone: None,
+                hostname: None,
+                pod: None,
+                for_zones: Vec::new(),
+                for_nodes: Vec::new(),
+            }],
+            triggered: None,
+        })));
+        let seen_as = names(question, &cluster);
+        assert_eq!(seen_as.asked, Some((dns, 53)));
+        assert_eq!(seen_as.ports, Some((40_000, 5353)));
+        cluster.take(Change::Policy(Arc::new(NetworkPolicy {
+            namespace: "shop".into(),
+            name: "closed".into(),
+            egress: Some(Vec::new()),
+            ..NetworkPolicy::default()
+        })));
+        let (from, to, by) = judged(&cluster, &seen_as);
+        let ends = (from.to_string(), to.to_string());
+        assert_eq!(ends, ("shop/web-0".into(), "shop/db-0".into()));
+        assert!(
+            by.words
+                .starts_with("NetworkPolicy shop/closed isolates pod shop/web-0 for egress")
+        );
+        // Others are what they are.
+        assert_eq!(names(CONNECTION, &cluster), CONNECTION);
     }
 
     #[test]

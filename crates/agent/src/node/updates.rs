@@ -44,6 +44,11 @@ impl Node {
                         "configuration"
                     );
                     self.serving.configure(&config);
+                    self.names.configure(&config);
+                    due.names_in(Duration::ZERO);
+                    if self.policing.configure(&config) {
+                        due.police_in(Duration::ZERO);
+                    }
                     self.config = Some(Arc::from(config));
                     due.serve_in(Duration::ZERO);
                 }
@@ -51,15 +56,18 @@ impl Node {
             }
             Update::Synced => {
                 self.synced = true;
+                due.names_in(Duration::ZERO);
                 due.converge_in(GATHER);
                 due.police_in(Duration::ZERO);
             }
             Update::ServicesSynced => {
                 self.services_synced = true;
+                due.names_in(Duration::ZERO);
                 due.serve_in(Duration::ZERO);
             }
             Update::PoliciesSynced => {
                 self.policies_synced = true;
+                due.names_in(Duration::ZERO);
                 due.police_in(Duration::ZERO);
             }
             Update::Bad {
@@ -80,43 +88,56 @@ impl Node {
                     due.wrong(&object);
                 }
             }
+            Update::Corefile(corefile) => {
+                self.names.set_corefile(corefile);
+                due.names_in(Duration::ZERO);
+            }
             Update::Problem(problem) => warn!("{problem}"),
         }
     }
 
     fn change(&mut self, change: Change, due: &mut Due) {
         self.announcer.note(&self.cluster, &change);
-        match &change {
+        let touched = match &change {
             Change::Service(_)
             | Change::ServiceGone(..)
             | Change::Slice(_)
             | Change::SliceGone(..) => {
-                if self.serving.take(&mut self.cluster, change) {
+                let touched = self.serving.take(&mut self.cluster, change);
+                if let Some(touched) = &touched {
                     due.serve_in(Duration::ZERO);
                     due.publish = true;
+                    if self.policing.services_changed(&self.cluster, touched) {
+                        due.police_in(Duration::ZERO);
+                    }
                 }
+                touched
             }
             Change::Node(node) => {
                 let own = node.name == self.name;
                 if own {
                     self.serving.eligible(!node.leaving);
                 }
-                if self.policing.take(&mut self.cluster, change) {
+                let touched = self.policing.take(&mut self.cluster, change);
+                if touched.is_some() {
                     due.converge_in(GATHER);
                     due.police_in(Duration::ZERO);
                     if own {
                         due.serve_in(Duration::ZERO);
                     }
                 }
+                touched
             }
             Change::NodeGone(name) => {
                 if *name == self.name {
                     self.serving.eligible(false);
                 }
-                if self.policing.take(&mut self.cluster, change) {
+                let touched = self.policing.take(&mut self.cluster, change);
+                if touched.is_some() {
                     due.converge_in(GATHER);
                     due.police_in(Duration::ZERO);
                 }
+                touched
             }
             Change::Pod(_)
             | Change::PodGone(..)
@@ -126,11 +147,17 @@ impl Node {
             | Change::PolicyGone(..)
             | Change::ClusterPolicy(_)
             | Change::ClusterPolicyGone(_) => {
-                if self.policing.take(&mut self.cluster, change) {
+                let touched = self.policing.take(&mut self.cluster, change);
+                if touched.is_some() {
                     due.police_in(Duration::ZERO);
                     due.publish = true;
                 }
+                touched
             }
+        };
+        if let Some(touched) = touched {
+            self.names.note(&touched);
+            due.names_in(Duration::ZERO);
         }
     }
 }

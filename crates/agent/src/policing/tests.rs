@@ -38,7 +38,7 @@ impl Lab {
     }
 
     fn take(&mut self, change: Change) -> bool {
-        self.policing.take(&mut self.cluster, change)
+        self.policing.take(&mut self.cluster, change).is_some()
     }
 
     fn reconcile(&mut self) -> Outcome {

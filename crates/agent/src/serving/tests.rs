@@ -46,7 +46,7 @@ impl Lab {
     }
 
     fn take(&mut self, change: Change) -> bool {
-        self.serving.take(&mut self.cluster, change)
+        self.serving.take(&mut self.cluster, change).is_some()
     }
 
     fn reconcile(&mut self) -> Outcome {

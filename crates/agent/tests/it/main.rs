@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod drops;
+mod names;
 mod node;
 mod pod;
 mod policies;

@@ -144,6 +144,11 @@ impl Metrics {
         self.requests.of(site, worker)
     }
 
+    /// A Corefile was not taken.
+    pub fn reload_failed(&self) {
+        self.reload_failures.inc();
+    }
+
     /// All of them, in Prometheus' text form.
     pub fn text(&self) -> String {
         let mut open_metrics = String::new();

@@ -74,6 +74,7 @@ pub fn agent(agent: cli::Agent) -> Outcome {
         socket: agent.socket,
         state: agent.state,
         cni_conf: Some(agent.cni_conf),
+        resolv_conf: agent.resolv_conf,
         ..::agent::Options::new(node, source)
     };
     if let Some(proxy) = proxy {

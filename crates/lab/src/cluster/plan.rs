@@ -247,6 +247,7 @@ fn node_plan(
             ("socket", files.agent_socket().display().to_string()),
             ("state", files.agent_state().display().to_string()),
             ("cni-conf", files.cni_conf().display().to_string()),
+            ("resolv-conf", paths.resolv_conf().display().to_string()),
         ],
     );
     let config = spec.config();
