@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use lab::cluster::down;
@@ -138,16 +138,16 @@ impl Drop for Cluster {
 
 /// The `resolv.conf` of tests' clusters: what they ask of the internet goes to the client
 /// outside, never to the servers of this machine.
-pub fn upstream() -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstream.conf");
-    let text = "nameserver 203.0.113.10\n";
-    if std::fs::read_to_string(&path).ok().as_deref() != Some(text) {
-        // Tests run side by side: each sees the whole text or none.
+pub fn upstream() -> &'static Path {
+    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
+    WRITTEN.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstream.conf");
+        // Whoever else runs these tests sees the whole text or none.
         let new = path.with_extension(std::process::id().to_string());
-        std::fs::write(&new, text).unwrap();
+        std::fs::write(&new, "nameserver 203.0.113.10\n").unwrap();
         std::fs::rename(&new, &path).unwrap();
-    }
-    path
+        path
+    })
 }
 
 /// A server of files outside the cluster, ended with the test, also when it panics.
