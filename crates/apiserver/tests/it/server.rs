@@ -136,7 +136,7 @@ impl Server {
 
     /// Asks until the answer satisfies `good`.
     pub async fn until(&self, path: &str, good: impl Fn(u16, &Value) -> bool) -> (u16, Value) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let (code, value) = self.get(path).await;
             if good(code, &value) {

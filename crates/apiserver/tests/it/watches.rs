@@ -45,7 +45,7 @@ impl Lines {
                 let line: Vec<u8> = self.buffer.drain(..=at).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame());
+            let frame = tokio::time::timeout(Duration::from_secs(30), self.body.frame());
             self.buffer.extend_from_slice(
                 frame
                     .await
@@ -223,7 +223,7 @@ async fn the_watcher_of_kube_follows_both_ways() {
             .await
             .unwrap();
         let mut seen = Vec::new();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         while !seen.contains(&"after".to_owned()) {
             match tokio::time::timeout_at(deadline, stream.try_next())
                 .await

@@ -219,7 +219,7 @@ impl Node {
 
     pub fn ask_status(&self) -> Option<Value> {
         let (socket, request) = (self.socket(), pods::wire::Request::Status);
-        match pods::wire::ask(&socket, &request, Duration::from_secs(5)) {
+        match pods::wire::ask(&socket, &request, Duration::from_secs(30)) {
             Ok(pods::wire::Answer::Ok(status)) => Some(status),
             _ => None,
         }
@@ -229,7 +229,7 @@ impl Node {
         match pods::wire::ask(
             &self.socket(),
             &pods::wire::Request::Status,
-            Duration::from_secs(5),
+            Duration::from_secs(30),
         ) {
             Ok(pods::wire::Answer::Ok(status)) => status,
             other => panic!("{other:?}\n{}", self.log()),
@@ -356,7 +356,7 @@ pub fn connect(
 ) -> std::io::Result<SocketAddr> {
     let listener = Listener::bind(listener_in, listen)?;
     let client = run_in(from, || {
-        TcpStream::connect_timeout(&to, Duration::from_secs(5))
+        TcpStream::connect_timeout(&to, Duration::from_secs(30))
     })
     .unwrap()?;
     let (_, seen) = listener.0.accept()?;

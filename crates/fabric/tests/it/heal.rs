@@ -13,7 +13,7 @@ use crate::lab::{Lab, LabNode, root};
 /// Runs one node's part of the agent until nothing has happened for a moment; the number of
 /// changes it made.
 fn heal(lab: &mut Lab, at: usize, monitor: &mut Monitor) -> usize {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     let mut changes = 0;
     while Instant::now() < end {
         let events = monitor.wait(Duration::from_millis(50)).unwrap();

@@ -220,7 +220,7 @@ fn nodes_connect_to_pods() {
                 let bound = run_in(&lab.nodes[to].pod.netns, || TcpListener::bind((ip, 0)));
                 let listener = bound.unwrap().unwrap();
                 let target = listener.local_addr().unwrap();
-                let wait = Duration::from_secs(2);
+                let wait = Duration::from_secs(30);
                 run_in(&lab.nodes[0].station.netns, || {
                     TcpStream::connect_timeout(&target, wait).unwrap();
                 })

@@ -113,7 +113,7 @@ pub fn kill(cluster: &Cluster, part: &str) {
         nix::sys::signal::Signal::SIGKILL,
     )
     .unwrap();
-    eventually("the process ends", Duration::from_secs(5), || {
+    eventually("the process ends", Duration::from_secs(30), || {
         (!lab::cluster::cgroup::populated(&folder)).then_some(())
     });
 }
@@ -124,7 +124,7 @@ fn a_wrong_configuration_changes_nothing(cluster: &Cluster) {
     let map = ["-n", "kube-system", "patch", "configmap", "flatnet"];
     cluster.kube(&[&map[..], &["--type", "merge", "-p", wrong]].concat());
     let events = ["-n", "kube-system", "get", "events", "-o"];
-    eventually("the agents say so", Duration::from_secs(10), || {
+    eventually("the agents say so", Duration::from_secs(30), || {
         cluster
             .kube(&[&events[..], &["jsonpath={.items[*].message}"]].concat())
             .contains("vxlna")

@@ -103,7 +103,7 @@ fn a_change_of_the_fabric_interrupts_no_connection() {
         .spawn()
         .unwrap();
     cluster.run(&["up", "--fabric", "host-gw"]);
-    eventually("routes follow the fabric", Duration::from_secs(5), || {
+    eventually("routes follow the fabric", Duration::from_secs(30), || {
         cluster
             .json(&["show", "routes"])
             .to_string()

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, eventually, root};
 use crate::life::kill;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const MANIFEST: &str = r#"
 apiVersion: v1

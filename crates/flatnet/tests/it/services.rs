@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Server, eventually, root, text};
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The examples in a cluster of this mode, and a pod `caller` on node1 that stands behind nothing.
 pub fn with_examples(test: &str, mode: &str, nodes: &str) -> Cluster {

@@ -66,7 +66,7 @@ fn inside_pods(cluster: &Cluster) {
     );
     eventually(
         "the logger reaches nginx on localhost",
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         || {
             let logs = cluster.kube(&["logs", "sidecar", "-c", "logger", "--tail", "1"]);
             logs.contains("localhost answered 200").then_some(())
@@ -155,7 +155,7 @@ fn files_and_ports(cluster: &Cluster) {
     let port = port.unwrap_or_else(|| panic!("kubectl port-forward: {said:?}"));
     let page = eventually(
         "the page through the forwarded port",
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         || get(port),
     );
     assert!(page.contains("<h1>Hello from flatnet</h1>"), "{page}");

@@ -258,7 +258,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     /// Marks with which packets have passed since the last look; waits for so many.
     fn seen(&mut self, count: usize) -> BTreeSet<u32> {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
             let elements = self.nftables.dynamic(Family::Inet, "judged", "seen");
             let marks: BTreeSet<u32> = elements
@@ -432,7 +432,7 @@ fn listen(lab: &Lab, family: usize, port: u16) -> UdpSocket {
     let at = SocketAddr::new(ip(SERVER[family]), port);
     let socket = run_in(&lab.server, || UdpSocket::bind(at).unwrap()).unwrap();
     socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     socket
 }
@@ -460,7 +460,7 @@ fn datagrams(judge: &mut Judge<'_>, family: usize) {
         run_in(&lab.client, || {
             let socket = UdpSocket::bind(at(CLIENT, 4002)).unwrap();
             socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
+                .set_read_timeout(Some(Duration::from_secs(30)))
                 .unwrap();
             socket.send_to(b"x", at(SERVICE, 80)).unwrap();
             let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
@@ -503,7 +503,7 @@ fn streams(judge: &mut Judge<'_>) {
         run_in(&lab.client, || {
             use std::io::{Read, Write};
             let to = SocketAddr::new(ip(SERVICE[1]), 80);
-            let mut client = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+            let mut client = TcpStream::connect_timeout(&to, Duration::from_secs(30)).unwrap();
             // Only the source port differs from what is said above, and nobody asks for it.
             let (mut accepted, _) = server.accept().unwrap();
             client.write_all(b"x").unwrap();

@@ -10,7 +10,7 @@ use crate::{namespace, root};
 
 /// Waits until such an event comes.
 fn expect(monitor: &mut Monitor, what: &str, is: impl Fn(&Event) -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(30);
     let mut seen = Vec::new();
     while Instant::now() < end {
         for event in monitor.wait(Duration::from_millis(100)).unwrap() {

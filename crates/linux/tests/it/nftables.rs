@@ -177,7 +177,7 @@ pub(crate) fn apply(nftables: &mut Nftables, want: &Table) -> Transaction {
     let changes = diff(have.as_ref(), &want.compile(), |_| true);
     nftables.apply(&changes).unwrap();
     // While the kernel still grows a set's hash table, a listing may leave elements out.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let compiled = Some(want.compile());
     let mut found = nftables.read(want.family, &want.name).unwrap();
     while found != compiled && std::time::Instant::now() < deadline {

@@ -398,7 +398,7 @@ fn refused(netns: &NetNs) {
     for service in ports {
         let to = SocketAddr::new(Names::ip(service), 81);
         let error = run_in(netns, || {
-            TcpStream::connect_timeout(&to, Duration::from_secs(5))
+            TcpStream::connect_timeout(&to, Duration::from_secs(30))
         });
         let error = error.unwrap().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
@@ -407,7 +407,7 @@ fn refused(netns: &NetNs) {
                 SocketAddr::V4(_) => "0.0.0.0:0",
                 SocketAddr::V6(_) => "[::]:0",
             })?;
-            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.set_read_timeout(Some(Duration::from_secs(30)))?;
             socket.connect(to)?;
             // The sender on this host is also told at once that its packet was dropped.
             let _ = socket.send(b"x");

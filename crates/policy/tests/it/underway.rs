@@ -110,7 +110,7 @@ fn listen(lab: &Lab) -> Vec<UdpSocket> {
     let sockets = pod.ips.map(|ip| {
         let socket = run_in(&pod.station.netns, || UdpSocket::bind((ip, PORT)));
         let socket = socket.unwrap().unwrap();
-        let wait = Duration::from_secs(5);
+        let wait = Duration::from_secs(30);
         socket.set_read_timeout(Some(wait)).unwrap();
         socket
     });

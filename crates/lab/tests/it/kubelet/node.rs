@@ -43,7 +43,7 @@ impl Drop for Node {
         self.stop_kubelet();
         // Every process of every pod, then the folders, innermost first.
         let _ = std::fs::write(self.cgroup.join("cgroup.kill"), "1");
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !remove_cgroup(&self.cgroup) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }

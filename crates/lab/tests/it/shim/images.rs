@@ -25,7 +25,7 @@ async fn start(
 
 /// Runs a command until it succeeds: a server needs a moment until it listens.
 async fn eventually(sandbox: &Sandbox, id: &str, argv: &[&str]) -> String {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     loop {
         let (code, text) = output(sandbox, id, argv).await;
         if code == 0 {
@@ -152,7 +152,7 @@ fn servers_answer_and_end_when_asked() {
                     let log = pod.logged(id);
                     log.iter().any(|line| line.contains("Sleeping 2 seconds"))
                 };
-                let until = Instant::now() + Duration::from_secs(10);
+                let until = Instant::now() + Duration::from_secs(30);
                 while !asked() {
                     assert!(Instant::now() < until, "{:?}", pod.logged(id));
                     tokio::time::sleep(Duration::from_millis(10)).await;

@@ -106,7 +106,7 @@ fn signals_end_containers_and_kill_ends_all_of_them() {
             .start_container(&pod.container("polite-0", &["sh", "-c", polite]))
             .await
             .unwrap();
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(30);
         while pod.logged("polite-0") != ["stdout F ready"] {
             assert!(Instant::now() < until, "it never became ready");
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -244,7 +244,7 @@ fn nothing_outlives_a_killed_shim() {
             .unwrap();
             assert!(matches!(watch.next().await, Err(Error::Gone(_))));
             // In the machine's PID namespace only the first process ends by itself.
-            let until = Instant::now() + Duration::from_secs(5);
+            let until = Instant::now() + Duration::from_secs(30);
             while !host_pid && !pod.processes().is_empty() {
                 assert!(Instant::now() < until, "left: {:?}", pod.processes());
                 tokio::time::sleep(Duration::from_millis(2)).await;

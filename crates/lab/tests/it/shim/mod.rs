@@ -78,7 +78,7 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         let _ = std::fs::write(self.spec.cgroup.join("cgroup.kill"), "1");
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(30);
         while self.spec.cgroup.exists() && Instant::now() < until {
             remove(&self.spec.cgroup);
             std::thread::sleep(Duration::from_millis(2));

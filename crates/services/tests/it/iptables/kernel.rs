@@ -328,7 +328,7 @@ fn others_changes_are_mended_within_a_second() {
                 if node.save() == whole {
                     return start.elapsed();
                 }
-                assert!(start.elapsed() < Duration::from_secs(10), "{arguments}");
+                assert!(start.elapsed() < Duration::from_secs(30), "{arguments}");
             }
         });
     }

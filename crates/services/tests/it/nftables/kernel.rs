@@ -179,7 +179,7 @@ fn what_others_do_is_noticed_and_what_is_ours_is_not() {
             ops: vec![Op::DeleteTable],
         };
         linux::Nftables::open().unwrap().apply(&delete).unwrap();
-        let events = monitor.wait(Duration::from_secs(5)).unwrap();
+        let events = monitor.wait(Duration::from_secs(30)).unwrap();
         assert!(
             events.iter().any(|event| services.notice(event)),
             "{events:?}"
