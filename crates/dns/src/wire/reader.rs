@@ -105,12 +105,28 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A name, its compression undone: pointers lead backwards only, each further than the one
-    /// before, so that there is an end.
+    /// A name, its compression undone.
     ///
     /// # Errors
     /// It is cut off, too long, or goes in circles.
     pub fn name(&mut self) -> Result<Name, WireError> {
+        // That of a question is not compressed, and taken as it stands.
+        let mut at = self.at;
+        while let Some(&len @ 1..=63) = self.bytes.get(at) {
+            at += 1 + usize::from(len);
+        }
+        match self.bytes.get(self.at..=at) {
+            Some(whole @ [.., 0]) if whole.len() <= 255 => {
+                self.at = at + 1;
+                Ok(Name::from_checked(whole))
+            }
+            _ => self.compressed_name(),
+        }
+    }
+
+    /// A name of any kind: pointers lead backwards only, each further than the one before, so
+    /// that there is an end.
+    fn compressed_name(&mut self) -> Result<Name, WireError> {
         let mut whole = [0_u8; 255];
         let mut len = 0;
         let (mut at, mut before) = (self.at, self.at);

@@ -18,7 +18,14 @@ pub struct Writer<'a> {
     limit: usize,
     /// Where names and their ends stand, from the message's beginning.
     places: SmallVec<[u16; REMEMBERED]>,
+    /// How long the question's name is, which stands whole behind the header.
+    question: usize,
 }
+
+/// How long a header is.
+const HEADER: usize = 12;
+/// A pointer to the question's name.
+const QUESTION: u16 = 0xc000 | HEADER as u16;
 
 impl<'a> Writer<'a> {
     /// Appends to `out`, at most `limit` bytes.
@@ -29,6 +36,7 @@ impl<'a> Writer<'a> {
             start,
             limit: limit.min(usize::from(u16::MAX)),
             places: SmallVec::new(),
+            question: 0,
         }
     }
 
@@ -95,6 +103,11 @@ impl<'a> Writer<'a> {
     /// The question.
     pub fn question(&mut self, question: &Question) {
         self.name(&question.name);
+        let end = self.out.len() - self.start;
+        // The root is shorter than a pointer to it.
+        if end == HEADER + question.name.as_bytes().len() && !question.name.is_root() {
+            self.question = end - HEADER;
+        }
         self.u16(question.kind.0);
         self.u16(question.class.0);
         self.count(4);
@@ -171,6 +184,13 @@ impl<'a> Writer<'a> {
     /// whoever asked `ExAmPlE` gets `ExAmPlE`, everybody else what was meant.
     fn name(&mut self, name: &Name) {
         let whole = name.as_bytes();
+        if whole.len() == self.question {
+            let asked = self.start + HEADER;
+            if self.out[asked..asked + self.question] == *whole {
+                self.u16(QUESTION);
+                return;
+            }
+        }
         let mut at = 0;
         while whole[at] != 0 {
             if let Some(place) = self.place_of(&whole[at..]) {

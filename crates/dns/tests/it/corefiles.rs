@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,4 +155,145 @@ fn endpoints_reload_and_lameduck() {
     assert!(asked.elapsed() >= Duration::from_millis(600));
     assert!(get(health, "/health").is_err());
     assert!(TcpStream::connect(address).is_err());
+}
+
+/// A certificate for localhost, its key and its authority, in files.
+fn certificate(folder: &Path) -> [String; 3] {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "authority");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertifiedIssuer::self_signed(params, ca_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = params.signed_by(&key, &ca).unwrap();
+    [
+        ("cert.pem", leaf.pem()),
+        ("key.pem", key.serialize_pem()),
+        ("ca.pem", ca.pem()),
+    ]
+    .map(|(name, pem)| {
+        let path = folder.join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    })
+}
+
+/// What a program says, both ways.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat()
+}
+
+#[test]
+fn tls_and_https() {
+    const TEST: &str = "tls_and_https";
+    if testing::program(TEST, "dig").is_none() || testing::program(TEST, "kdig").is_none() {
+        return;
+    }
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key, ca] = certificate(folder.path());
+    let [tls, https, strict, clear] = std::array::from_fn(|_| free_port());
+    let hosts = "bind 127.0.0.1\n hosts {\n 10.1.2.3 a.example\n }\n";
+    let corefile = parse(&format!(
+        "tls://.:{tls} https://.:{https} {{\n {hosts} tls {cert} {key}\n }}\n\
+         tls://.:{strict} {{\n {hosts} tls {cert} {key} {ca} {{\n client_auth require_and_verify\n \
+         }}\n }}\n\
+         https://.:{clear} {{\n {hosts} }}\n"
+    ));
+    let output = Arc::new(Output::kept());
+    let served = Served::start(&corefile, resources(&output), options(1)).unwrap();
+    let port = |port: u16| port.to_string();
+
+    let by_dig = |port: u16, more: &[&str]| {
+        let (port, ca) = (port.to_string(), format!("+tls-ca={ca}"));
+        let common = [
+            "@127.0.0.1",
+            "-p",
+            &port,
+            &ca,
+            "+tls-hostname=localhost",
+            "+tries=1",
+        ];
+        said(
+            "dig",
+            &[&common[..], &["a.example", "+timeout=5"], more].concat(),
+        )
+    };
+    for (port, how) in [(tls, "+tls"), (https, "+https"), (https, "+https-get")] {
+        let said = by_dig(port, &[how]);
+        assert!(said.contains("10.1.2.3"), "{how}: {said}");
+    }
+    let ca_option = format!("+tls-ca={ca}");
+    let strictly = |more: &[&str]| {
+        let port = port(strict);
+        let common = [
+            "@127.0.0.1",
+            "-p",
+            &port,
+            "+tls",
+            &ca_option,
+            "+tls-hostname=localhost",
+        ];
+        said(
+            "kdig",
+            &[&common[..], &["a.example", "+timeout=3", "+retry=0"], more].concat(),
+        )
+    };
+    assert!(!strictly(&[]).contains("10.1.2.3"));
+    let (with_cert, with_key) = (
+        format!("+tls-certfile={cert}"),
+        format!("+tls-keyfile={key}"),
+    );
+    let answer = strictly(&[&with_cert, &with_key]);
+    assert!(answer.contains("10.1.2.3"), "{answer}");
+
+    // Without a certificate HTTPS is spoken in the clear, for a proxy in front.
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, clear)).unwrap();
+    let mut exchange = |request: &[u8], ends: &str| {
+        stream.write_all(request).unwrap();
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(ends) {
+            let mut bytes = [0; 4096];
+            let len = stream.read(&mut bytes).unwrap();
+            assert_ne!(len, 0, "{}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&bytes[..len]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let asked = "AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB";
+    let get = format!("GET /dns-query?dns={asked} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = exchange(get.as_bytes(), "\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(
+        answer.contains("content-type: application/dns-message"),
+        "{answer}"
+    );
+    assert!(answer.contains("cache-control: max-age=3600"), "{answer}");
+    for (request, status) in [
+        ("GET /other HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET /dns-query HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
+        ("GET /dns-query?dns=%%% HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
+        (
+            "POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n",
+            "415",
+        ),
+        (
+            "PUT /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+            "400",
+        ),
+    ] {
+        let answer = exchange(request.as_bytes(), "\r\n\r\n");
+        assert!(
+            answer.contains(&format!("HTTP/1.1 {status}")),
+            "{request}: {answer}"
+        );
+    }
+    runtime.block_on(served.stop());
 }

@@ -3,5 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod corefiles;
+mod fuzzed;
 mod node;
 mod serve;
+mod wire;
