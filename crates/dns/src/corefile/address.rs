@@ -1,6 +1,6 @@
 //! Keys of server blocks as addresses, and whether two blocks are for the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::blocks::FileNames;
 use super::lexer::Token;
@@ -18,9 +18,18 @@ pub(super) fn addresses(
 ) -> Vec<Address> {
     let mut addresses = Vec::new();
     for key in keys {
+        if report.has_all_zones() {
+            break;
+        }
         let at = files.position(key);
         match key_addresses(&key.text, port) {
-            Ok(found) => addresses.extend(found),
+            Ok(found) => match report.count_zones(found.len()) {
+                Ok(()) => addresses.extend(found),
+                Err(message) => report.error(Error {
+                    kind: ErrorKind::TooLarge,
+                    ..error(at.clone(), message)
+                }),
+            },
             Err(message) => report.error(error(at.clone(), message)),
         }
         if keys.len() > 1 && plugins::known(&key.text).is_some() {
@@ -69,26 +78,24 @@ fn key_addresses(key: &str, dns_port: u16) -> Result<Vec<Address>, String> {
 /// share a zone with others; blocks that bind to different addresses may too.
 pub(super) fn overlaps(servers: &[ServerBlock], report: &mut Report) {
     // By zone and port: the addresses bound to so far, and where.
-    let mut taken: HashMap<&Address, Vec<(&str, &Position)>> = HashMap::new();
+    let mut taken: HashMap<&Address, BTreeMap<&str, &Position>> = HashMap::new();
     for server in servers {
+        let viewed = server.plugins.view.is_some();
         for address in &server.addresses {
             let before = taken.entry(address).or_default();
             for bound in bound(server) {
-                let viewed = server.plugins.view.is_some();
-                let clash = before.iter().find(|(other, _)| match (*other, bound) {
-                    (other, bound) if other == bound => !viewed,
-                    (other, bound) => other.is_empty() || bound.is_empty(),
-                });
-                match clash {
-                    Some((_, at)) => report.error(error(
-                        server.at.clone(),
-                        format!(
-                            "{} is served twice: the block at {at} serves it already",
-                            shown(address, bound)
-                        ),
-                    )),
-                    None if viewed => {}
-                    None => before.push((bound, &server.at)),
+                let same = before.get(bound);
+                let clash = match same {
+                    Some(at) => (!viewed).then_some(at),
+                    None if bound.is_empty() => before.values().next(),
+                    None => before.get(""),
+                };
+                if let Some(at) = clash {
+                    let shown = shown(address, bound);
+                    let message = format!("{shown} is served by the block at {at} already");
+                    report.error(error(server.at.clone(), message));
+                } else if !viewed {
+                    before.insert(bound, &server.at);
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::lexer::{FileId, Token};
 use super::plugins::{self, Support};
-use super::problem::{Error, ErrorKind, Report, Warning, did_you_mean};
+use super::problem::{Error, ErrorKind, Report, Warning};
 use super::{Position, Sources, lexer, variables};
 
 mod import;
@@ -313,6 +313,16 @@ impl Parser<'_> {
             self.plugin()?;
         }
         match opened {
+            // CoreDNS looks at the last word only, which may have closed a plugin's block.
+            Some(opened) if self.is("}") => {
+                let message = format!("the server block opened at {opened} is closed by the end");
+                self.report.warn(Warning {
+                    at: self.position(),
+                    plugin: None,
+                    message,
+                });
+                Ok(())
+            }
             Some(opened) => self.unclosed("server block", opened),
             None => Ok(()),
         }
@@ -378,18 +388,24 @@ impl Parser<'_> {
 
     /// The plugin of this name, if there is one that is supported; else the error is told.
     fn known(&mut self, word: &Token) -> Option<&'static str> {
+        let known = plugins::known(&word.text);
+        if let Some((name, Support::Yes)) = known {
+            return Some(name);
+        }
+        if self.report.is_full() {
+            return None;
+        }
         let at = self.names.position(word);
         let name = word.text.to_string();
-        match plugins::known(&name) {
-            Some((name, Support::Yes)) => return Some(name),
-            Some((_, Support::No)) => {
+        match known {
+            Some(_) => {
                 let message = format!("the plugin {name:?} of CoreDNS is not supported");
                 self.error(at, ErrorKind::UnsupportedPlugin(name), message);
             }
             None => {
                 let hint = match plugins::removed(&name) {
                     Some(hint) => format!("; {hint}"),
-                    None => did_you_mean(&name, &plugins::names()),
+                    None => self.report.hint(&name, &plugins::names()),
                 };
                 let message = match hint.as_str() {
                     "" if name.contains(['.', ':', '/']) => format!(

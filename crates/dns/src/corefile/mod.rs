@@ -169,3 +169,6 @@ fn server(
     address::transports(&server, report);
     Some(server)
 }
+
+#[cfg(test)]
+mod tests;

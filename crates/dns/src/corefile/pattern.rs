@@ -10,8 +10,11 @@ mod translate;
 /// The longest expression taken; `CoreDNS` has the same bound.
 const LONGEST: usize = 10_000;
 
-/// The most memory a compiled expression may take.
-const COMPILED_SIZE: usize = 4 << 20;
+/// The bounds of memory an expression is compiled within, one after the other.
+const COMPILED_SIZES: [usize; 3] = [8 << 10, 64 << 10, 1 << 20];
+
+/// The bound of the memory in which an expression's states are kept while it is used.
+const STATES_SIZE: usize = 1 << 20;
 
 /// A regular expression.
 #[derive(Clone)]
@@ -22,7 +25,15 @@ pub struct Pattern {
 
 impl Pattern {
     /// Compiles an expression in Go's syntax.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
+        Self::within(text, &mut usize::MAX.clone())
+    }
+
+    /// As [`Self::new`], within an amount of memory, of which it takes what it needs.
+    pub(super) fn within(text: &str, left: &mut usize) -> Result<Self, String> {
         if text.len() > LONGEST {
             return Err(format!(
                 "the regular expression has {} bytes; at most {LONGEST} are taken",
@@ -31,15 +42,23 @@ impl Pattern {
         }
         let wrong = |why: &str| format!("{text:?} is not a regular expression: {why}");
         let translated = translate::to_rust(text).map_err(|why| wrong(&why))?;
-        let regex = RegexBuilder::new(&translated)
-            .size_limit(COMPILED_SIZE)
-            .dfa_size_limit(COMPILED_SIZE)
-            .build()
-            .map_err(|error| wrong(&cause(&error)))?;
-        Ok(Self {
-            text: text.into(),
-            regex,
-        })
+        for size in COMPILED_SIZES {
+            if size > *left {
+                *left = 0;
+                return Err("the Corefile's regular expressions take too much memory".to_owned());
+            }
+            let mut builder = RegexBuilder::new(&translated);
+            match builder.size_limit(size).dfa_size_limit(STATES_SIZE).build() {
+                Ok(regex) => {
+                    *left -= size;
+                    let text = text.into();
+                    return Ok(Self { text, regex });
+                }
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => return Err(wrong(&cause(&error))),
+            }
+        }
+        Err(wrong("it takes too much memory"))
     }
 
     /// The expression as it was written.

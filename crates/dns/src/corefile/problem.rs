@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Position;
+use super::{Pattern, Position};
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,14 +70,64 @@ impl fmt::Display for Warning {
 /// The most errors told at once.
 const MOST_ERRORS: usize = 100;
 
-/// What was found so far.
-#[derive(Debug, Default)]
+/// The memory that compiled regular expressions may take together.
+const MOST_PATTERNS: usize = 64 << 20;
+
+/// The most zones of all blocks and plugins together.
+const MOST_ZONES: usize = 200_000;
+
+/// What was found so far, and how much more may be.
+#[derive(Debug)]
 pub(super) struct Report {
     pub(super) errors: Vec<Error>,
     pub(super) warnings: Vec<Warning>,
+    patterns_left: usize,
+    zones_left: usize,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            patterns_left: MOST_PATTERNS,
+            zones_left: MOST_ZONES,
+        }
+    }
 }
 
 impl Report {
+    /// Whether no more is told: then nothing needs to be put in words.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.len() >= MOST_ERRORS || self.warnings.len() >= MOST_ERRORS
+    }
+
+    /// `; did you mean "forward"?` where a known name is near to `name`.
+    pub(super) fn hint(&self, name: &str, known: &[&str]) -> String {
+        if self.is_full() {
+            return String::new();
+        }
+        did_you_mean(name, known)
+    }
+
+    /// A regular expression, as long as there is memory for it.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Pattern, String> {
+        Pattern::within(text, &mut self.patterns_left)
+    }
+
+    /// Whether there may be no more zones.
+    pub(super) fn has_all_zones(&self) -> bool {
+        self.zones_left == 0
+    }
+
+    /// Counts zones: a network may stand for many, and a plugin takes those of its block.
+    pub(super) fn count_zones(&mut self, zones: usize) -> Result<(), String> {
+        let left = self.zones_left.checked_sub(zones);
+        self.zones_left = left.unwrap_or(0);
+        left.map(|_| ())
+            .ok_or_else(|| format!("blocks and plugins have more than {MOST_ZONES} zones together"))
+    }
+
     /// Takes down an error; beyond the first hundred they help nobody.
     pub(super) fn error(&mut self, error: Error) {
         if self.errors.len() < MOST_ERRORS && !self.errors.contains(&error) {

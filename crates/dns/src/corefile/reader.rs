@@ -6,8 +6,8 @@
 
 use super::blocks::FileNames;
 use super::lexer::Token;
-use super::problem::{Error, ErrorKind, Report, Warning, did_you_mean};
-use super::{Position, Zone, zone};
+use super::problem::{Error, ErrorKind, Report, Warning};
+use super::{Pattern, Position, Zone, zone};
 
 /// What the plugins of a block know of it.
 #[derive(Debug)]
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
         if let Some(before) = before.filter(|before| beside && &*before.text != "{") {
             return self.error(format!("unexpected {name:?} after {:?}", before.text));
         }
-        let hint = match did_you_mean(name, known) {
+        let hint = match self.report.hint(name, known) {
             hint if hint.is_empty() && known.is_empty() => "; it has no options".to_owned(),
             hint if hint.is_empty() => format!("; known: {}", known.join(", ")),
             hint => hint,
@@ -296,14 +296,22 @@ impl<'a> Reader<'a> {
 
     /// The error of a value that is none of the known ones.
     pub(super) fn unknown_value(&self, what: &str, value: &str, known: &[&str]) -> Error {
-        let hint = did_you_mean(value, known);
+        let hint = self.report.hint(value, known);
         let known = known.join(", ");
         self.error(format!("{value:?} is no {what}{hint} (known: {known})"))
     }
 
+    /// What an error is about: the option at the current word, or the plugin itself.
+    fn subject(&self) -> &'a str {
+        match self.word() {
+            word if word == self.plugin => "it",
+            word => word,
+        }
+    }
+
     /// The rest of the line must be empty.
     pub(super) fn no_args(&mut self) -> Result<()> {
-        let name = self.word();
+        let name = self.subject();
         let args = self.args();
         if args.is_empty() {
             return Ok(());
@@ -313,7 +321,7 @@ impl<'a> Reader<'a> {
 
     /// The rest of the line must be one word.
     pub(super) fn one_arg(&mut self, what: &str) -> Result<&'a str> {
-        let name = self.word();
+        let name = self.subject();
         match self.args().as_slice() {
             [one] => Ok(one),
             args => Err(self.error(format!("{name} takes {what}; found {}", quoted(args)))),
@@ -322,7 +330,7 @@ impl<'a> Reader<'a> {
 
     /// The rest of the line must be one word or more.
     pub(super) fn some_args(&mut self, what: &str) -> Result<Vec<&'a str>> {
-        let name = self.word();
+        let name = self.subject();
         let args = self.args();
         if args.is_empty() {
             return Err(self.error(format!("{name} takes {what}; found nothing")));
@@ -332,7 +340,7 @@ impl<'a> Reader<'a> {
 
     /// The next word on the line; what follows it is looked at as the next option.
     pub(super) fn value(&mut self, what: &str) -> Result<&'a str> {
-        let name = self.word();
+        let name = self.subject();
         match self.next_arg() {
             Some(value) => Ok(value),
             None => Err(self.error(format!("{name} takes {what}; found nothing"))),
@@ -342,22 +350,48 @@ impl<'a> Reader<'a> {
     /// Zones by name, or those of the block when there are none. What is no zone is left out, as
     /// `CoreDNS` does it.
     pub(super) fn zones(&mut self, args: &[&str]) -> Vec<Zone> {
-        if args.is_empty() {
-            return self.block.zones.clone();
+        if !args.is_empty() {
+            return self.named_zones(args);
         }
-        self.named_zones(args)
+        match self.report.count_zones(self.block.zones.len()) {
+            Ok(()) => self.block.zones.clone(),
+            Err(message) => {
+                self.too_large(message);
+                Vec::new()
+            }
+        }
     }
 
     /// Zones by name. What is no zone is left out, as `CoreDNS` does it.
     pub(super) fn named_zones(&mut self, args: &[&str]) -> Vec<Zone> {
         let mut zones = Vec::new();
         for arg in args {
+            if self.report.has_all_zones() {
+                break;
+            }
             match zone::zones(arg) {
-                Ok(found) => zones.extend(found),
+                Ok(found) => match self.report.count_zones(found.len()) {
+                    Ok(()) => zones.extend(found),
+                    Err(message) => self.too_large(message),
+                },
                 Err(message) => self.warn(format!("{message}: it is left out")),
             }
         }
         zones
+    }
+
+    fn too_large(&mut self, message: String) {
+        let error = Error {
+            kind: ErrorKind::TooLarge,
+            ..self.error(message)
+        };
+        self.report.error(error);
+    }
+
+    /// A regular expression.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Pattern> {
+        let pattern = self.report.pattern(text);
+        self.check(pattern)
     }
 
     /// `fallthrough [ZONES...]`.

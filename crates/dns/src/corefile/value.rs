@@ -101,9 +101,21 @@ where
     let number = text.parse::<i64>().ok();
     match number.and_then(|number| T::try_from(number).ok()) {
         Some(number) if number >= min && number <= max => Ok(number),
-        _ => Err(format!(
-            "{what} is {text:?}; a whole number from {min} to {max} is expected"
-        )),
+        _ => {
+            let bounds = bounds(&min.to_string(), &max.to_string());
+            Err(format!(
+                "{what} is {text:?}; a whole number{bounds} is expected"
+            ))
+        }
+    }
+}
+
+/// Bounds in words; those of the type are none.
+fn bounds(min: &str, max: &str) -> String {
+    match (min == i64::MIN.to_string(), max == i64::MAX.to_string()) {
+        (true, _) => String::new(),
+        (false, true) => format!(" from {min} on"),
+        (false, false) => format!(" from {min} to {max}"),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{MOST_TOKENS, Parser, Stop};
 use crate::corefile::Position;
 use crate::corefile::lexer::Token;
-use crate::corefile::problem::{ErrorKind, Warning, did_you_mean};
+use crate::corefile::problem::{ErrorKind, Warning};
+use crate::corefile::reader::quoted;
 
 /// The most imports of snippets; `CoreDNS` has the same bound.
 const MOST_SNIPPETS: usize = 10_000;
@@ -87,7 +88,8 @@ impl Parser<'_> {
             arguments.extend(self.after.pop());
         }
         let [argument] = arguments.as_slice() else {
-            let found = arguments.len();
+            let words: Vec<&str> = arguments.iter().map(|one| &*one.text).collect();
+            let found = quoted(&words);
             let message = format!("import takes a file, a pattern or a snippet; found {found}");
             self.error(at, ErrorKind::Syntax, message);
             return Ok(());
@@ -186,7 +188,7 @@ impl Parser<'_> {
         let message = format!(
             "{text:?} is neither a file (looked for at {path:?}) nor a snippet defined before \
              this line{}",
-            did_you_mean(text, &snippets)
+            self.report.hint(text, &snippets)
         );
         self.error(at.clone(), ErrorKind::Import, message);
     }
@@ -258,24 +260,15 @@ impl Parser<'_> {
         if depth > 0 {
             return self.unclosed(&format!("snippet ({name})"), opened);
         }
-        let wrong = if self.imports_itself(&name, &tokens) {
-            Some((
-                ErrorKind::Import,
-                format!("the import never ends: ({name}) imports itself"),
-            ))
-        } else if self.snippets.contains_key(&name) {
-            Some((
-                ErrorKind::Syntax,
-                format!("there is a snippet ({name}) already"),
-            ))
-        } else {
-            None
-        };
-        match wrong {
-            Some((kind, message)) => self.error(at, kind, message),
-            None => {
-                self.snippets.insert(name, tokens);
-            }
+        if self.imports_itself(&name, &tokens) {
+            let message = format!("the import never ends: ({name}) imports itself");
+            self.error(at.clone(), ErrorKind::Import, message);
+            // It is known now, and who imports it does no more wrong.
+            tokens.clear();
+        }
+        let message = format!("there is a snippet ({name}) already");
+        if self.snippets.insert(name, tokens).is_some() {
+            self.error(at, ErrorKind::Syntax, message);
         }
         Ok(())
     }

@@ -72,7 +72,7 @@ fn consolidate(reader: &mut Reader<'_>) -> Result<Consolidate> {
         return Err(reader.error(format!("{message}; found {}", quoted(&args))));
     };
     let period = reader.check(value::duration(period))?.or_zero();
-    let pattern = reader.check(Pattern::new(pattern))?;
+    let pattern = reader.pattern(pattern)?;
     let (mut level, mut show_first) = (None, false);
     if let [_, _, more, ..] = rest {
         return Err(reader.error(format!("unexpected {more:?} after the options")));

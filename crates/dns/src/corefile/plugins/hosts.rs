@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::corefile::problem::did_you_mean;
 use crate::corefile::reader::{Reader, Result};
 use crate::corefile::{Zone, value};
 
@@ -110,10 +109,13 @@ fn option(reader: &mut Reader<'_>, name: &str, hosts: &mut Hosts) -> Result<()> 
             let names = reader.args();
             match address.parse() {
                 Ok(address) => hosts.entries.push(entry(reader, address, &names)),
-                Err(_) => reader.warn(format!(
-                    "{address:?} is neither an option nor an address{}: the line is left out",
-                    did_you_mean(address, &OPTIONS)
-                )),
+                Err(_) => {
+                    let hint = reader.report.hint(address, &OPTIONS);
+                    reader.warn(format!(
+                        "{address:?} is neither an option nor an address{hint}: the line is left \
+                         out"
+                    ));
+                }
             }
         }
     }

@@ -64,25 +64,16 @@ const OPTIONS: [&str; 9] = [
     "expr",
 ];
 
-/// Names that expressions have a meaning for.
-const RESERVED: [&str; 16] = [
-    "incidr",
-    "metadata",
-    "type",
-    "name",
-    "class",
-    "proto",
-    "size",
-    "client_ip",
-    "port",
-    "id",
-    "opcode",
-    "do",
-    "bufsize",
-    "server_ip",
-    "server_port",
-    "group",
-];
+/// Names that expressions have a meaning for: values of the query, functions and words of the
+/// language of the Go module expr.
+const RESERVED: &str = "incidr metadata type name class proto size client_ip port id opcode do \
+    bufsize server_ip server_port group all none any one filter map find findIndex findLast \
+    findLastIndex count sum groupBy sortBy reduce len abs ceil floor round int float string trim \
+    trimPrefix trimSuffix upper lower split splitAfter replace repeat join indexOf lastIndexOf \
+    hasPrefix hasSuffix max min mean median toJSON fromJSON toBase64 fromBase64 now duration \
+    date timezone first last get take keys values toPairs fromPairs reverse uniq concat flatten \
+    sort bitnot bitand bitor bitxor bitnand bitshl bitshr bitushr true false nil let in not and \
+    or matches contains startsWith endsWith if else";
 
 pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Template> {
     let mut all = Vec::new();
@@ -110,7 +101,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Template> {
         };
         reader.options(|reader, name| option(reader, name, &mut template));
         if template.matches.is_empty() {
-            template.matches.push(reader.check(Pattern::new(".*"))?);
+            template.matches.push(reader.pattern(".*")?);
         }
         all.push(template);
         Ok(())
@@ -126,7 +117,7 @@ fn option(reader: &mut Reader<'_>, name: &str, template: &mut Template) -> Resul
     match name {
         "match" => {
             for text in reader.some_args("regular expressions")? {
-                template.matches.push(reader.check(Pattern::new(text))?);
+                template.matches.push(reader.pattern(text)?);
             }
         }
         "answer" => template.answer.extend(records(reader)?),
@@ -138,7 +129,18 @@ fn option(reader: &mut Reader<'_>, name: &str, template: &mut Template) -> Resul
         }
         "ederror" => template.extended_error = Some(extended_error(reader)?),
         "fallthrough" => template.fallthrough = reader.fallthrough(),
-        "var" => template.variables.push(assignment(reader)?),
+        "var" => {
+            let assignment = assignment(reader)?;
+            if template
+                .variables
+                .iter()
+                .any(|one| one.name == assignment.name)
+            {
+                let message = format!("there is a variable {:?} already", assignment.name);
+                return Err(reader.error(message));
+            }
+            template.variables.push(assignment);
+        }
         "expr" => {
             let words = reader.some_args("an expression")?;
             template.conditions.push(words.join(" "));
@@ -168,7 +170,7 @@ fn assignment(reader: &mut Reader<'_>) -> Result<Assignment> {
     if !first || !letters.all(|c| c.is_ascii_alphanumeric() || c == b'_') {
         return Err(reader.error(format!("{name:?} is no name of a variable")));
     }
-    if RESERVED.contains(name) {
+    if RESERVED.split_whitespace().any(|word| word == *name) {
         return Err(reader.error(format!("{name:?} has a meaning in expressions already")));
     }
     Ok(Assignment {

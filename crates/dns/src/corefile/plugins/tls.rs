@@ -75,11 +75,11 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Option<ServerTls> {
             [certificate, key] => (certificate, key, None),
             [certificate, key, ca] => (certificate, key, Some(reader.file(ca))),
             [] => {
-                let message = "certificates by ACME are not supported; tls takes CERT KEY [CA]";
+                let message = "certificates by ACME are not supported; it takes CERT KEY [CA]";
                 return Err(reader.error(message));
             }
             other => {
-                let message = format!("tls takes CERT KEY [CA]; found {}", quoted(other));
+                let message = format!("it takes CERT KEY [CA]; found {}", quoted(other));
                 return Err(reader.error(message));
             }
         };

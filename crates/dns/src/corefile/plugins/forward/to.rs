@@ -91,6 +91,10 @@ fn server(text: &str, tls_servername: Option<&str>) -> Result<To, String> {
         return Ok(To::File(rest.to_owned()));
     }
     match host.parse::<Zone>() {
+        Ok(_) if host.is_empty() => Err(format!("{text:?} names no server")),
+        Ok(_) if !host.bytes().all(is_letter) => Err(format!(
+            "{text:?} is neither an address, a file nor a name of a host"
+        )),
         Ok(_) => Ok(To::Host {
             scheme,
             host: host.to_owned(),
@@ -101,6 +105,11 @@ fn server(text: &str, tls_servername: Option<&str>) -> Result<To, String> {
             "{text:?} is neither an address, a file nor a name: {error}"
         )),
     }
+}
+
+/// Whether names of hosts have it.
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
 
 /// Address or name, what follows `%`, port: of `A%S:P`, `[A%S]:P`, `A%S`, `A:P`, `A`.
@@ -170,8 +179,10 @@ mod tests {
             ("grpc://1.1.1.1", "grpc is not supported"),
             ("quic://1.1.1.1", "quic is not supported"),
             ("tls://", "names no server"),
+            ("%eth0", "names no server"),
             ("https://1.1.1.1/dns-query", "has a path"),
             ("8.8.8.8:99999", "no number from 0 to 65535"),
+            ("1.1.1.1 9.9.9.9", "nor a name of a host"),
             ("a..b", "neither an address, a file nor a name"),
         ] {
             assert!(shown(text).contains(expected), "{text}: {}", shown(text));

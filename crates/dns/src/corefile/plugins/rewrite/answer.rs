@@ -1,7 +1,7 @@
 //! `rewrite ttl`, `rewrite rcode` and `rewrite cname`: rules for what is answered.
 
 use super::{Matcher, Rule, absolute, matcher};
-use crate::corefile::Pattern;
+use crate::corefile::problem::Report;
 use crate::corefile::reader::quoted;
 use crate::corefile::value::{self, RCODES};
 use crate::wire::Rcode;
@@ -10,7 +10,7 @@ use crate::wire::Rcode;
 const MOST_TTL: u32 = 2_147_483_647;
 
 /// `[HOW] NAME TTL|[MIN]-[MAX]`
-pub(super) fn ttl(args: &[&str]) -> Result<Rule, String> {
+pub(super) fn ttl(args: &[&str], report: &mut Report) -> Result<Rule, String> {
     let (how, name, range) = match args {
         [name, range] => ("exact", name, range),
         [how, name, range] => (*how, name, range),
@@ -21,7 +21,7 @@ pub(super) fn ttl(args: &[&str]) -> Result<Rule, String> {
     let (min, max) = ttl_range(range).ok_or_else(|| {
         format!("the TTL is {range:?}; a number, MIN-MAX, MIN- or -MAX is expected")
     })?;
-    let names = matcher(how, name)?;
+    let names = matcher(how, name, report)?;
     Ok(Rule::Ttl { names, min, max })
 }
 
@@ -41,7 +41,7 @@ fn ttl_range(text: &str) -> Option<(u32, u32)> {
 }
 
 /// `[HOW] NAME FROM TO`
-pub(super) fn rcode(args: &[&str]) -> Result<Rule, String> {
+pub(super) fn rcode(args: &[&str], report: &mut Report) -> Result<Rule, String> {
     let (how, name, from, to) = match args {
         [name, from, to] => ("exact", name, from, to),
         [how, name, from, to] => (*how, name, from, to),
@@ -53,7 +53,7 @@ pub(super) fn rcode(args: &[&str]) -> Result<Rule, String> {
         }
     };
     let (from, to) = (code(from)?, code(to)?);
-    let names = matcher(how, name)?;
+    let names = matcher(how, name, report)?;
     Ok(Rule::Rcode { names, from, to })
 }
 
@@ -67,7 +67,7 @@ fn code(text: &str) -> Result<Rcode, String> {
 }
 
 /// `[HOW] FROM TO`
-pub(super) fn cname(args: &[&str]) -> Result<Rule, String> {
+pub(super) fn cname(args: &[&str], report: &mut Report) -> Result<Rule, String> {
     let (how, from, to) = match args {
         [from, to] => ("exact", from, to),
         [how, from, to] => (*how, from, to),
@@ -84,8 +84,8 @@ pub(super) fn cname(args: &[&str]) -> Result<Rule, String> {
         "prefix" => (Matcher::Prefix(from), to),
         "suffix" => (Matcher::Suffix(from), to),
         "substring" => (Matcher::Substring(from), to),
-        "regex" => (Matcher::Regex(Pattern::new(&from)?), to),
-        other => (matcher(other, &from)?, absolute(&to)),
+        "regex" => (Matcher::Regex(report.pattern(&from)?), to),
+        other => (matcher(other, &from, report)?, absolute(&to)),
     };
     Ok(Rule::Cname { matcher, to })
 }

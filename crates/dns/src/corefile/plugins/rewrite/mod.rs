@@ -4,7 +4,7 @@ mod answer;
 mod edns;
 mod name;
 
-use crate::corefile::problem::did_you_mean;
+use crate::corefile::problem::{Report, did_you_mean};
 use crate::corefile::reader::{Reader, quoted};
 use crate::corefile::{Pattern, Zone, value};
 use crate::wire::{Class, Rcode, Type};
@@ -203,7 +203,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Rewrite> {
                 args.push(reader.word());
             }
         }
-        match rule(&args) {
+        match rule(&args, reader.report) {
             Ok(rule) => all.push(rule),
             Err(message) => {
                 let mut error = reader.error(message);
@@ -217,7 +217,7 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Rewrite> {
 }
 
 /// `[continue|stop] TYPE ...`
-fn rule(args: &[&str]) -> Result<Rewrite, String> {
+fn rule(args: &[&str], report: &mut Report) -> Result<Rewrite, String> {
     let lower = |at: usize| args.get(at).map(|arg| arg.to_lowercase());
     let (proceed, start) = match lower(0).as_deref() {
         Some("continue") => (true, 1),
@@ -232,7 +232,7 @@ fn rule(args: &[&str]) -> Result<Rewrite, String> {
     };
     let rest = args.get(start + 1..).unwrap_or_default();
     let rule = match kind.as_str() {
-        "name" => Rule::Name(name::rewrite(rest)?),
+        "name" => Rule::Name(name::rewrite(rest, report)?),
         "class" => {
             let (from, to) = pair(&kind, rest)?;
             Rule::Class {
@@ -248,9 +248,9 @@ fn rule(args: &[&str]) -> Result<Rewrite, String> {
             }
         }
         "edns0" => Rule::Edns0(edns::rewrite(rest)?),
-        "ttl" => answer::ttl(rest)?,
-        "rcode" => answer::rcode(rest)?,
-        "cname" => answer::cname(rest)?,
+        "ttl" => answer::ttl(rest, report)?,
+        "rcode" => answer::rcode(rest, report)?,
+        "cname" => answer::cname(rest, report)?,
         "answer" => return Err("a rule starts with name, not with answer".to_owned()),
         other => {
             let hint = did_you_mean(other, &TYPES);
@@ -272,14 +272,14 @@ fn pair(kind: &str, args: &[&str]) -> Result<(String, String), String> {
 }
 
 /// Which names, by a word for how they are compared.
-fn matcher(how: &str, from: &str) -> Result<Matcher, String> {
+fn matcher(how: &str, from: &str, report: &mut Report) -> Result<Matcher, String> {
     const KNOWN: [&str; 5] = ["exact", "prefix", "suffix", "substring", "regex"];
     Ok(match how.to_lowercase().as_str() {
         "exact" => Matcher::Exact(zone(from)?),
         "prefix" => Matcher::Prefix(absolute(from)),
         "suffix" => Matcher::Suffix(absolute(from)),
         "substring" => Matcher::Substring(absolute(from)),
-        "regex" => Matcher::Regex(Pattern::new(from)?),
+        "regex" => Matcher::Regex(report.pattern(from)?),
         other => {
             let hint = did_you_mean(other, &KNOWN);
             let known = KNOWN.join(", ");

@@ -2,11 +2,11 @@
 
 use super::{AnswerRule, Matcher, NameRewrite, Part, Replacement, absolute, matcher, zone};
 use crate::corefile::Pattern;
-use crate::corefile::problem::did_you_mean;
+use crate::corefile::problem::{Report, did_you_mean};
 use crate::corefile::reader::quoted;
 
 /// `[exact|prefix|suffix|substring|regex] FROM TO [metadata] [answer ...]`
-pub(super) fn rewrite(args: &[&str]) -> Result<NameRewrite, String> {
+pub(super) fn rewrite(args: &[&str], report: &mut Report) -> Result<NameRewrite, String> {
     let (how, from, to, rest) = match args {
         [from, to] => ("exact", *from, *to, &[][..]),
         [how, from, to, rest @ ..] => (*how, *from, *to, rest),
@@ -17,7 +17,7 @@ pub(super) fn rewrite(args: &[&str]) -> Result<NameRewrite, String> {
             ));
         }
     };
-    let matcher = matcher(how, from)?;
+    let matcher = matcher(how, from, report)?;
     let metadata = rest.first() == Some(&"metadata");
     let answers = &rest[usize::from(metadata)..];
     let to = match &matcher {
@@ -36,14 +36,14 @@ pub(super) fn rewrite(args: &[&str]) -> Result<NameRewrite, String> {
         }
         Matcher::Exact(_) => {
             // CoreDNS takes the names for a regular expression here, and refuses some.
-            enough_groups(&Pattern::new(&absolute(to))?, &absolute(from))?;
+            enough_groups(&report.pattern(&absolute(to))?, &absolute(from))?;
             Replacement::Text(zone(to)?.to_string())
         }
         _ => Replacement::Text(absolute(to)),
     };
     let (auto, answers) = match answers {
         [] => (false, Vec::new()),
-        answers => answer_rules(answers)?,
+        answers => answer_rules(answers, report)?,
     };
     Ok(NameRewrite {
         auto: auto || matches!(matcher, Matcher::Exact(_)),
@@ -55,7 +55,7 @@ pub(super) fn rewrite(args: &[&str]) -> Result<NameRewrite, String> {
 
 /// `answer auto`, `answer name FROM TO`, `answer value FROM TO`, as often as wanted. The word
 /// `answer` may be left out but for the first.
-fn answer_rules(args: &[&str]) -> Result<(bool, Vec<AnswerRule>), String> {
+fn answer_rules(args: &[&str], report: &mut Report) -> Result<(bool, Vec<AnswerRule>), String> {
     const KNOWN: [&str; 3] = ["auto", "name", "value"];
     let mut auto = false;
     let mut rules = Vec::new();
@@ -91,7 +91,7 @@ fn answer_rules(args: &[&str]) -> Result<(bool, Vec<AnswerRule>), String> {
                 quoted(after)
             ));
         };
-        let pattern = Pattern::new(from)?;
+        let pattern = report.pattern(from)?;
         enough_groups(&pattern, to)?;
         let to = absolute(to);
         rules.push(match kind {
