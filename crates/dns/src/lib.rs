@@ -6,6 +6,8 @@ pub mod cache;
 pub mod chain;
 pub mod corefile;
 pub mod explain;
+pub mod expression;
+pub mod gotext;
 pub mod metrics;
 pub mod plan;
 pub mod plugins;

@@ -214,7 +214,7 @@ fn address(ip: IpAddr, line: &mut String) -> std::fmt::Result {
 }
 
 /// The length of a query.
-fn query_len(query: &Query) -> usize {
+pub fn query_len(query: &Query) -> usize {
     let opt = query.edns.as_ref().map_or(0, |edns| {
         let options = edns.options.iter().map(|option| 4 + option.data.len());
         11 + options.sum::<usize>()

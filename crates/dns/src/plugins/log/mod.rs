@@ -4,7 +4,7 @@ mod format;
 
 use std::time::Duration;
 
-pub use format::{Format, Told, record_len};
+pub use format::{Format, Told, query_len, record_len};
 
 use super::outcome::Class;
 use crate::corefile::plugins::{Log as Options, LogClasses};
