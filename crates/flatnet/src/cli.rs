@@ -327,6 +327,11 @@ pub enum Show {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Names: where nodes answer questions themselves, since when, and what they counted.
+    Dns {
+        /// The node [default: all].
+        node: Option<String>,
+    },
     /// Policies: the pods that some policy is about, by how many rules they are judged, and
     /// whether the kernel has them so.
     Policies {

@@ -173,8 +173,14 @@ const LISTS: Duration = Duration::from_secs(10);
 
 /// Nodes, pods, Services and the configuration, as the API has them.
 pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
-    use api::convert::{CONFIG_NAME, CONFIG_NAMESPACE};
     let client = api::client(Some(&paths.kubeconfig()), "flatnet").await?;
+    let config = config(&client).await?;
+    Ok((view(&client).await?.0, config))
+}
+
+/// The network's configuration.
+pub async fn config(client: &Client) -> Result<Config, Failure> {
+    use api::convert::{CONFIG_NAME, CONFIG_NAMESPACE};
     let away = |error: kube::Error| {
         Failure::Failed(format!(
             "the API server: {}; flatnet up starts what is missing",
@@ -183,8 +189,7 @@ pub async fn known(paths: &ClusterPaths) -> Result<(Cluster, Config), Failure> {
     };
     let maps = Api::<ConfigMap>::namespaced(client.clone(), CONFIG_NAMESPACE);
     let map = maps.get(CONFIG_NAME).await.map_err(away)?;
-    let config = api::convert::config(&map)?;
-    Ok((view(&client).await?.0, config))
+    Ok(api::convert::config(&map)?)
 }
 
 /// What the agents' watches would show, once: objects, and what is wrong with some.

@@ -1,5 +1,6 @@
 //! `show`: what a node should have in its kernel, beside what it has.
 
+mod dns;
 mod policies;
 pub mod services;
 
@@ -43,6 +44,7 @@ pub fn show(paths: &ClusterPaths, what: &Show, output: Output) -> Outcome {
         Show::Services { service, node } => {
             services::show(paths, &lab, service.as_deref(), node.as_deref(), output)
         }
+        Show::Dns { node } => dns::show(paths, &lab, node.as_deref(), output),
         Show::Policies { pod, node } => {
             policies::show(paths, &lab, pod.as_deref(), node.as_deref(), output)
         }

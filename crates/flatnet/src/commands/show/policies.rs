@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use lab::cluster::plan::{NodePlan, Plan as Lab};
 use lab::paths::ClusterPaths;
 use linux::{Host, NetNs, run_in};
-use model::Direction;
+use model::{Changed, Direction};
 use pods::Attachment;
 use pods::wire::{self, Answer, Request};
 use policy::plan::{DIRECTIONS, Plan, Target};
-use policy::{Local, Locals, inspect};
+use policy::{Local, Locals, NodeDns, inspect};
 use serde::Serialize;
 
 use super::{nodes, runtime, trace};
@@ -51,9 +51,11 @@ pub fn show(
 ) -> Outcome {
     let wanted = nodes(paths, lab, node)?;
     let pod = pod.map(named);
-    let (cluster, problems) = runtime()?.block_on(async {
+    let (cluster, problems, config) = runtime()?.block_on(async {
         let client = api::client(Some(&paths.kubeconfig()), "flatnet").await?;
-        trace::view(&client).await
+        let config = trace::config(&client).await?;
+        let (cluster, problems) = trace::view(&client).await?;
+        Ok::<_, Failure>((cluster, problems, config))
     })?;
     if let Some((namespace, name)) = &pod
         && !(cluster.pods).contains_key(&(namespace.clone(), name.clone()))
@@ -71,7 +73,9 @@ pub fn show(
     };
     for node in wanted {
         let locals = locals(paths, node)?;
-        let plan = Plan::of(&node.name, &cluster, &locals);
+        let mut plan = Plan::new(&node.name);
+        plan.set_resolver(NodeDns::of(&config));
+        plan.update(&cluster, &Changed::default(), &locals);
         let found = look(node, &plan)?;
         let is_wanted = |local: &&Local| pod.as_ref().is_none_or(|pod| *pod == local.pod);
         let mut open = 0;
