@@ -90,7 +90,8 @@ fn rule(reader: &mut Reader<'_>, action: &str) -> Result<AclRule> {
             types = Some(merged(types, found));
         } else {
             let found = words_before_star(words, network);
-            networks = Some(reader.check(found)?);
+            let found = reader.check(found)?;
+            networks = Some(merged(networks, found));
         }
         rest = next;
     }
@@ -120,13 +121,13 @@ fn words_before_star<T>(
     Ok(Some(values))
 }
 
-/// The types of one more section of a rule.
-fn merged(before: Option<Option<Vec<Type>>>, more: Option<Vec<Type>>) -> Option<Vec<Type>> {
+/// The values of the sections before (`None` without one), and of one more.
+fn merged<T>(before: Option<Option<Vec<T>>>, more: Option<Vec<T>>) -> Option<Vec<T>> {
     match (before, more) {
         (None, more) => more,
-        (Some(Some(mut types)), Some(more)) => {
-            types.extend(more);
-            Some(types)
+        (Some(Some(mut values)), Some(more)) => {
+            values.extend(more);
+            Some(values)
         }
         (Some(_), _) => None,
     }

@@ -107,7 +107,9 @@ fn option(reader: &mut Reader<'_>, name: &str, hosts: &mut Hosts) -> Result<()> 
         }
         address => {
             let names = reader.args();
-            match address.parse() {
+            // The interface of a link-local address is left out, as in CoreDNS.
+            let plain = address.split('%').next().unwrap_or(address);
+            match plain.parse() {
                 Ok(address) => hosts.entries.push(entry(reader, address, &names)),
                 Err(_) => {
                     let hint = reader.report.hint(address, &OPTIONS);

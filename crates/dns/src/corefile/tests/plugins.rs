@@ -22,7 +22,8 @@ fn seconds(seconds: u64) -> Duration {
 fn acl() {
     let acl = plugins(
         "acl a.example b.example {\n allow net 10.0.0.0/8 2001:db8::1\n block type A AAAA\n \
-         filter type * net 192.0.2.1\n DROP\n}\nacl {\n block type A type *\n}",
+         filter type * net 192.0.2.1\n DROP\n}\nacl {\n block type A type *\n allow \
+         net 10.0.0.0/8 net 10.1.0.0\n}",
     )
     .acl;
     assert_eq!(acl[0].zones, [zone("a.example"), zone("b.example")]);
@@ -48,6 +49,8 @@ fn acl() {
     assert_eq!(rules[3].action, AclAction::Drop);
     assert_eq!(acl[1].zones, [zone("example.org")]);
     assert_eq!(acl[1].rules[0].types, None);
+    let networks = acl[1].rules[1].networks.as_ref();
+    assert_eq!(networks.unwrap().len(), 2);
 }
 
 #[test]
@@ -115,7 +118,7 @@ fn forward() {
          except a.example 10.0.0.0/23\n force_tcp\n prefer_udp\n expire 20s\n max_age 1m\n \
          max_idle_conns 3\n read_timeout 1s\n max_fails 5\n max_connect_attempts 0\n policy \
          round_robin\n health_check 5s no_rec domain a.example\n max_concurrent 7\n next \
-         servfail\n next_on_nodata\n failover NXDOMAIN\n failover REFUSED\n \
+         servfail\n next nxdomain\n next_on_nodata\n failover NXDOMAIN\n failover REFUSED\n \
          failfast_all_unhealthy_upstreams\n tls ca.pem\n doh_method GET\n resolver 1.1.1.1\n \
          source_address 10.0.0.9\n}\nforward . https://1.1.1.1 {\n tls_servername one.one\n \
          max_idle_conns 0\n}",
@@ -149,7 +152,7 @@ fn forward() {
     assert_eq!(first.health_check.domain, zone("a.example"));
     assert_eq!(
         (first.max_concurrent, &first.next),
-        (7, &vec![Rcode::SERVFAIL])
+        (7, &vec![Rcode::SERVFAIL, Rcode::NXDOMAIN])
     );
     assert_eq!(first.failover, [Rcode::NXDOMAIN, Rcode::REFUSED]);
     assert!(first.failfast_all_unhealthy_upstreams);
@@ -169,7 +172,7 @@ fn forward() {
 fn hosts() {
     let hosts = plugins(
         "hosts /etc/own.hosts example.org example.net {\n 10.0.0.1 A.example.org b\n ::1 \
-         *.example.net\n ttl 60\n reload 0s\n no_reverse\n fallthrough\n}",
+         *.example.net\n fe80::1%lo b\n ttl 60\n reload 0s\n no_reverse\n fallthrough\n}",
     )
     .hosts
     .unwrap();
@@ -178,6 +181,7 @@ fn hosts() {
     assert_eq!(hosts.entries[0].address.to_string(), "10.0.0.1");
     assert_eq!(hosts.entries[0].names[0].to_string(), "a.example.org.");
     assert_eq!(hosts.entries[1].names[0].to_string(), "*.example.net.");
+    assert_eq!(hosts.entries[2].address.to_string(), "fe80::1");
     assert_eq!(
         (hosts.ttl, hosts.reload, hosts.reverse),
         (60, Duration::ZERO, false)

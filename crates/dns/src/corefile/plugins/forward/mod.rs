@@ -257,7 +257,7 @@ fn option(reader: &mut Reader<'_>, name: &str, forward: &mut Forward) -> Result<
         "max_idle_conns" => {
             forward.max_idle_conns = Some(large_number(reader)?).filter(|most| *most > 0);
         }
-        "next" => forward.next = rcodes(reader, false)?,
+        "next" => forward.next.extend(rcodes(reader, false)?),
         "failover" => forward.failover.extend(rcodes(reader, true)?),
         "health_check" => health_check(reader, &mut forward.health_check)?,
         "expire" => forward.expire = duration(reader)?,
