@@ -14,5 +14,6 @@ pub mod plugins;
 pub mod query;
 pub mod render;
 pub mod serve;
+pub mod upstream;
 pub mod wire;
 pub mod zonefile;
