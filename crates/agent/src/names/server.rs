@@ -120,15 +120,20 @@ impl Shared {
             .register(|registry| plugins.register(registry));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            resolv_conf,
             resources: Resources {
                 view,
                 output: Arc::new(output),
                 metrics: plugins,
                 local: Vec::new(),
                 host: node.to_owned(),
+                upstream: dns::upstream::Resources {
+                    resolv_conf: Some(resolv_conf.to_string_lossy().into_owned()),
+                    ..Default::default()
+                },
+                looping: Default::default(),
                 started: Instant::now(),
             },
+            resolv_conf,
             metrics: Arc::clone(board.metrics()),
             workers: cores.min(MOST_WORKERS),
         }

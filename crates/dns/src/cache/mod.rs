@@ -9,6 +9,7 @@
 //! entries and in bytes. Equal questions under way are asked once: the others wait.
 
 mod entry;
+mod metrics;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use crate::corefile::plugins::{Cache as Options, CacheLimits, Refresh};
 use crate::query::{Answer, Query};
 use crate::wire::{Name, Question, Rcode, Type};
 use entry::{Entry, Key, Kind};
+pub use metrics::Caches;
 use shard::{Counts, Flight, Half, Landed, Shard};
 pub use through::Renewal;
 

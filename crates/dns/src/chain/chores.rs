@@ -12,6 +12,7 @@ use super::{Chain, LoadBalancePolicy, wrong};
 use crate::corefile::{Error, Position};
 use crate::plugins::hosts::Table;
 use crate::plugins::loadbalance::Weights;
+use crate::plugins::looping;
 use crate::plugins::metrics::OfHostsFile;
 use crate::wire::Name;
 
@@ -34,11 +35,15 @@ impl Seen {
     }
 }
 
+/// How often files with upstreams are looked at.
+const UPSTREAMS: Duration = Duration::from_secs(5);
+
 /// Something to be done again and again.
 #[derive(Clone, Copy, Debug)]
 enum Chore {
     Hosts,
     Weights,
+    Upstreams,
     /// The zone of this number.
     Zone(usize),
     Errors,
@@ -57,6 +62,7 @@ impl Chain {
     /// Does what is to be done beside answering, until it is dropped.
     pub async fn tend(self: Arc<Self>) {
         self.notify_all().await;
+        let looking = self.look_for_loop();
         let chores = self.chores().into_iter().map(|(every, chore)| {
             let chain = Arc::clone(&self);
             async move {
@@ -73,7 +79,7 @@ impl Chain {
                 }
             }
         });
-        join_all(chores).await;
+        futures::join!(join_all(chores), looking);
     }
 
     /// Tells what has been counted and not told.
@@ -91,6 +97,13 @@ impl Chain {
         {
             chores.push((reload, Chore::Weights));
         }
+        let files = self
+            .forward
+            .as_ref()
+            .map_or(0, |forward| forward.seen.len());
+        if files > 0 {
+            chores.push((UPSTREAMS, Chore::Upstreams));
+        }
         for (number, every) in self.zone_reloads() {
             chores.push((every, Chore::Zone(number)));
         }
@@ -106,6 +119,7 @@ impl Chain {
         match chore {
             Chore::Zone(number) => return self.read_zone_again(number),
             Chore::Hosts => self.read_hosts(),
+            Chore::Upstreams => self.read_upstreams(),
             Chore::Weights => {
                 if let Err(error) = self.read_weights() {
                     self.resources
@@ -121,6 +135,44 @@ impl Chain {
     fn tell_counted(&self, end: bool) {
         let Some(errors) = &self.errors else { return };
         for line in errors.due(Instant::now(), end) {
+            self.resources.output.line(&line);
+        }
+    }
+
+    /// Sends out what must not come back, until it gets through.
+    async fn look_for_loop(&self) {
+        let (Some(looping), Some(forward)) = (&self.looping, &self.forward) else {
+            return;
+        };
+        let end = tokio::time::Instant::now() + looping::MOST;
+        while tokio::time::Instant::now() < end {
+            let question = looping.question(Instant::now());
+            if let Ok(answer) = forward.forwards.answer(&question).await {
+                // An upstream in the loop may have given up before this server did.
+                drop(answer);
+                tokio::time::sleep(looping::LATE).await;
+                break;
+            }
+            tokio::time::sleep(looping::PAUSE).await;
+        }
+        looping.stop();
+    }
+
+    /// The files with upstreams, where one of them has changed.
+    fn read_upstreams(&self) {
+        let Some(forward) = &self.forward else { return };
+        let mut changed = false;
+        for (path, seen) in &forward.seen {
+            changed |= seen
+                .changed(Path::new(path))
+                .is_ok_and(|text| text.is_some());
+        }
+        if !changed {
+            return;
+        }
+        let read = |path: &str| std::fs::read_to_string(path);
+        if let Err(error) = forward.forwards.reread(&read) {
+            let line = format!("[WARNING] plugin/forward: {error}; upstreams stay as they were");
             self.resources.output.line(&line);
         }
     }

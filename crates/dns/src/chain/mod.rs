@@ -31,8 +31,10 @@ use crate::plugins::hosts::{Hosts, Table};
 use crate::plugins::kubernetes::Kubernetes;
 use crate::plugins::loadbalance::Weights;
 use crate::plugins::log::Log;
+use crate::plugins::looping::Loop;
 use crate::plugins::transfer::Transfer;
 use crate::query::{Answer, Failure, Outcome, Query};
+use crate::upstream::{self, Forwards};
 use crate::wire::{Name, Rcode, Type};
 
 #[cfg(test)]
@@ -67,6 +69,8 @@ pub struct Chain {
     hosts: Option<HostsFile>,
     kubernetes: Option<Kubernetes>,
     files: Option<zones::Files>,
+    looping: Option<Loop>,
+    forward: Option<Upstreams>,
     erratic: Option<Erratic>,
     whoami: bool,
     /// The plugin that is asked last, which is the one to say that there is no other.
@@ -88,6 +92,13 @@ struct HostsFile {
     hosts: Hosts,
     file: ArcSwap<Table>,
     seen: chores::Seen,
+}
+
+/// `forward`, and the files with upstreams as they were last read.
+#[derive(Debug)]
+struct Upstreams {
+    forwards: Forwards,
+    seen: Vec<(String, chores::Seen)>,
 }
 
 /// Where a query is on its way.
@@ -176,6 +187,12 @@ impl Chain {
             transfer: (!plugins.transfer.is_empty()).then(|| Transfer::new(&plugins.transfer)),
             kubernetes: kubernetes.transpose()?,
             files: plugins.file.as_ref().map(zones::Files::new),
+            looping: plugins
+                .loop_zone
+                .clone()
+                .map(|zone| Loop::new(zone, resources.looping.clone())),
+            forward: upstreams(plugins, resources)
+                .map_err(|error| wrong(&block.at, "forward", error))?,
             erratic: plugins.erratic.clone().map(Erratic::new),
             whoami: plugins.whoami,
             last: last(plugins),
@@ -224,15 +241,37 @@ fn wrong(at: &Position, plugin: &'static str, message: impl Into<String>) -> Err
     }
 }
 
+/// `forward`, with its files read for the first time.
+fn upstreams(
+    plugins: &options::Plugins,
+    resources: &Resources,
+) -> Result<Option<Upstreams>, String> {
+    if plugins.forward.is_empty() {
+        return Ok(None);
+    }
+    let resources = upstream::Resources {
+        metrics: Arc::clone(&resources.metrics.upstream),
+        ..resources.upstream.clone()
+    };
+    let read = |path: &str| std::fs::read_to_string(path);
+    let forwards = Forwards::new(&plugins.forward, &resources, &read)?;
+    let unseen = |path: &str| (path.to_owned(), chores::Seen::default());
+    let seen = forwards.files().map(unseen).collect();
+    Ok(Some(Upstreams { forwards, seen }))
+}
+
 /// Zones whose every answer comes from the watched state, so that no cache need be asked.
 fn live(plugins: &options::Plugins) -> Vec<Name> {
-    let kubernetes = plugins
-        .kubernetes
-        .iter()
-        .filter(|options| options.fallthrough.is_empty());
-    kubernetes
-        .flat_map(|options| options.zones.clone())
-        .collect()
+    let Some(kubernetes) = &plugins.kubernetes else {
+        return Vec::new();
+    };
+    let passes_on = |zone: &Name| {
+        let fallthrough = &kubernetes.fallthrough;
+        let overlaps = |other: &Name| zone.is_within(other) || other.is_within(zone);
+        fallthrough.iter().any(overlaps)
+    };
+    let zones = kubernetes.zones.iter();
+    zones.filter(|zone| !passes_on(zone)).cloned().collect()
 }
 
 /// The configured plugin that is asked last.

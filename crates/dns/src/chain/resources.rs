@@ -7,8 +7,10 @@ use std::time::Instant;
 use arc_swap::ArcSwapOption;
 
 use crate::plan::View;
+use crate::plugins::looping::Finding;
 use crate::plugins::metrics::Metrics;
 use crate::plugins::output::Output;
+use crate::upstream;
 
 /// What the server blocks of a server share.
 #[derive(Clone, Debug)]
@@ -23,6 +25,10 @@ pub struct Resources {
     pub local: Vec<IpAddr>,
     /// The host's name, for `nsid` and `chaos`.
     pub host: String,
+    /// How upstreams are reached; what is counted is counted in `metrics`.
+    pub upstream: upstream::Resources,
+    /// Where a forwarding loop is told.
+    pub looping: Finding,
     /// When the server was started.
     pub started: Instant,
 }

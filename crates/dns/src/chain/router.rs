@@ -32,6 +32,12 @@ impl Router {
     /// Of a listener's zones, in the order of the Corefile.
     pub fn new(server: String, mut sites: Vec<Site>) -> Self {
         sites.sort_by_key(|site| std::cmp::Reverse(site.zone.as_bytes().len()));
+        for Site { chain, .. } in &sites {
+            if let Some(cache) = chain.cache() {
+                let caches = &chain.resources.metrics.caches;
+                caches.add(&server, chain.view_name(), cache);
+            }
+        }
         let chaos = sites.iter().any(|site| site.chain.takes_chaos());
         Self {
             server,

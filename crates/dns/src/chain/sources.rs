@@ -29,6 +29,14 @@ impl Chain {
         {
             return reply;
         }
+        if let Some(looping) = &self.looping {
+            looping.look(query)?;
+        }
+        if let Some(upstreams) = &self.forward
+            && let Some(answer) = Box::pin(upstreams.forwards.answer(query)).await?
+        {
+            return Ok(Outcome::Answer(answer));
+        }
         if let Some(erratic) = &self.erratic {
             let trouble = erratic.next(query);
             if let Some(delay) = trouble.delay {

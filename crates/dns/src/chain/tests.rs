@@ -27,6 +27,8 @@ fn resources() -> Resources {
         metrics: Arc::default(),
         local: vec![IpAddr::from([10, 96, 0, 10])],
         host: "here".to_owned(),
+        upstream: Default::default(),
+        looping: Default::default(),
         started: Instant::now(),
     }
 }

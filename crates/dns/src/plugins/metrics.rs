@@ -5,7 +5,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+use crate::cache::Caches;
+use crate::upstream;
 
 /// Where something happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +83,8 @@ pub struct OfHostsFile {
 #[derive(Debug, Default)]
 #[allow(missing_docs, reason = "each is the metric of that name")]
 pub struct Metrics {
+    pub caches: Caches,
+    pub upstream: Arc<upstream::Metrics>,
     pub acl_allowed: Family<ServerView, Counter>,
     pub acl_blocked: Family<Place, Counter>,
     pub acl_filtered: Family<Place, Counter>,
@@ -95,6 +101,8 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.caches.clone()));
+        self.upstream.register(registry);
         let acl = [
             ("blocked", &self.acl_blocked),
             ("filtered", &self.acl_filtered),

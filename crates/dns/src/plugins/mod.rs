@@ -16,6 +16,7 @@ pub mod kubernetes;
 pub mod loadbalance;
 pub mod local;
 pub mod log;
+pub mod looping;
 pub mod metrics;
 pub mod minimal;
 pub mod nsid;

@@ -36,6 +36,8 @@ pub fn resources(output: &Arc<Output>) -> Resources {
         output: Arc::clone(output),
         metrics: Arc::default(),
         host: "host".to_owned(),
+        upstream: Default::default(),
+        looping: Default::default(),
         started: Instant::now(),
     }
 }
