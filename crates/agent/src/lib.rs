@@ -24,6 +24,7 @@ mod publish;
 mod serving;
 mod socket;
 mod source;
+pub mod standalone;
 mod worker;
 
 pub use options::{Options, Source};

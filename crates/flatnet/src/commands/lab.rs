@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use ::lab::paths::ClusterPaths;
 use ::lab::{images, shim};
+use clap::Parser as _;
 use linux::{NetNs, run_in};
 use tokio::net::TcpSocket;
 
 use super::daemons::serve;
 use super::{Failure, Outcome};
-use crate::cli::Lab;
+use crate::cli::{Cli, Lab, two_dashes};
 
 /// The parts started for each pod and each container, without the command line's weight.
 pub fn quick(words: &[OsString]) -> Option<ExitCode> {
@@ -26,11 +27,23 @@ pub fn quick(words: &[OsString]) -> Option<ExitCode> {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
             let (name, args) = words.split_first()?;
+            if name == images::DNS_SERVER {
+                return Some(coredns(args));
+            }
             images::main(name, args)
         }
         _ => return None,
     };
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// The image of that name: the server of `flatnet dns`, by the same flags.
+fn coredns(args: &[String]) -> ExitCode {
+    let words = ["flatnet", "dns"]
+        .into_iter()
+        .chain(args.iter().map(String::as_str));
+    let words = two_dashes(words.map(OsString::from).collect());
+    super::run(Cli::parse_from(words))
 }
 
 /// Runs one part to its end.

@@ -5,6 +5,8 @@ mod bad_policies;
 mod bad_services;
 mod balancer;
 mod cluster;
+mod dns;
+mod internet;
 mod life;
 mod modes;
 mod monitor;

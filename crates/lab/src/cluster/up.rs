@@ -134,6 +134,7 @@ impl Site<'_> {
         self.ensure(&mount, &plan.controllers)?;
         self.nodes(&mount, &client, &plan.nodes.iter().collect::<Vec<_>>())
             .await?;
+        coredns::deploy(&client).await?;
         Ok(Outcome {
             spec,
             fresh,

@@ -143,7 +143,7 @@ pub(super) enum Support {
 }
 
 /// The plugins of this server.
-const SUPPORTED: [&str; 40] = [
+pub const SUPPORTED: [&str; 40] = [
     "root",
     "metadata",
     "cancel",

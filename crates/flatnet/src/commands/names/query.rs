@@ -110,16 +110,16 @@ fn answers(step: &Step) -> String {
 
 /// The outcome in a sentence.
 pub fn verdict(resolution: &Resolution) -> String {
+    let name = &resolution.name;
     let count = resolution.steps.len();
     let questions = if count == 1 { "question" } else { "questions" };
     let Some(last) = resolution.steps.last().filter(|_| resolution.found) else {
-        return format!(
-            "{} has no answer after {count} {questions}",
-            resolution.name
-        );
+        return format!("{name} has no answer after {count} {questions}");
     };
-    format!(
-        "{} is {}, after {count} {questions}",
-        resolution.name, last.name
-    )
+    let asked = last
+        .answers
+        .iter()
+        .filter(|answer| answer.kind == last.kind);
+    let asked: Vec<&str> = asked.map(|answer| answer.data.as_str()).collect();
+    format!("{name} is {}, after {count} {questions}", asked.join(", "))
 }
