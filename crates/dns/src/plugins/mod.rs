@@ -23,6 +23,7 @@ pub mod nsid;
 pub mod outcome;
 pub mod output;
 pub mod rewrite;
+pub mod template;
 pub mod transfer;
 pub mod whoami;
 pub mod zones;

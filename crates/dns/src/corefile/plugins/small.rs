@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::corefile::reader::{Reader, Result, quoted};
 use crate::corefile::{Zone, value};
+use crate::expression::Expression;
 
 /// Values of a query that other plugins may use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -570,8 +571,9 @@ pub(super) fn parse_view(reader: &mut Reader<'_>) -> Option<View> {
             if name != "expr" {
                 return Err(reader.unknown_option(&["expr"]));
             }
-            view.expressions
-                .push(reader.some_args("an expression")?.join(" "));
+            let text = reader.some_args("an expression")?.join(" ");
+            reader.check(Expression::new(&text, &[], false).map(drop))?;
+            view.expressions.push(text);
             Ok(())
         });
         found = Some(view);

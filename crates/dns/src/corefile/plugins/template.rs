@@ -2,6 +2,8 @@
 
 use crate::corefile::reader::{Reader, Result, quoted};
 use crate::corefile::{Pattern, Zone, value};
+use crate::expression::Expression;
+use crate::gotext;
 use crate::wire::{Class, Rcode, Type};
 
 /// Answers made out of the question.
@@ -112,6 +114,9 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Vec<Template> {
 fn option(reader: &mut Reader<'_>, name: &str, template: &mut Template) -> Result<()> {
     let records = |reader: &mut Reader<'_>| -> Result<Vec<String>> {
         let args = reader.some_args("records")?;
+        for text in &args {
+            reader.check(gotext::Template::new(text).map(drop))?;
+        }
         Ok(args.into_iter().map(str::to_owned).collect())
     };
     match name {
@@ -139,11 +144,14 @@ fn option(reader: &mut Reader<'_>, name: &str, template: &mut Template) -> Resul
                 let message = format!("there is a variable {:?} already", assignment.name);
                 return Err(reader.error(message));
             }
+            understood(reader, &assignment.expression, template)?;
             template.variables.push(assignment);
         }
         "expr" => {
             let words = reader.some_args("an expression")?;
-            template.conditions.push(words.join(" "));
+            let text = words.join(" ");
+            understood(reader, &text, template)?;
+            template.conditions.push(text);
         }
         "upstream" => {
             reader.args();
@@ -152,6 +160,13 @@ fn option(reader: &mut Reader<'_>, name: &str, template: &mut Template) -> Resul
         _ => return Err(reader.unknown_option(&OPTIONS)),
     }
     Ok(())
+}
+
+/// Whether an expression is understood, given the variables so far.
+fn understood(reader: &Reader<'_>, text: &str, template: &Template) -> Result<()> {
+    let variables = template.variables.iter();
+    let known: Vec<String> = variables.map(|variable| variable.name.clone()).collect();
+    reader.check(Expression::new(text, &known, true).map(drop))
 }
 
 /// `NAME EXPRESSION`
