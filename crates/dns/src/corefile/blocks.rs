@@ -20,6 +20,9 @@ use import::Imports;
 /// The most words taken, those imported counted as often as they are.
 const MOST_TOKENS: usize = 1_000_000;
 
+/// The most server blocks taken.
+const MOST_BLOCKS: usize = 20_000;
+
 /// The names of the files the text is in.
 #[derive(Debug, Default)]
 pub(super) struct FileNames {
@@ -95,6 +98,12 @@ pub(super) fn blocks(
         parser.after.reverse();
         // The first error after which nothing can be told from the braces ends the parse.
         while parser.advance() {
+            if blocks.len() == MOST_BLOCKS {
+                let message = format!("the text has more than {MOST_BLOCKS} server blocks");
+                let at = parser.position();
+                parser.error(at, ErrorKind::TooLarge, message);
+                break;
+            }
             let parsed = parser.one();
             let block = std::mem::take(&mut parser.block);
             if !block.keys.is_empty() {

@@ -240,8 +240,11 @@ fn many_errors_are_told_soon_and_briefly() {
     let options = "max_failss 1\n".repeat(100_000);
     let options = format!(". {{\nforward . 1.1.1.1 {{\n{options}}}\n}}\n");
     assert!(refused_soon(&options, &Given::default()).contains("did you mean"));
-    let twice = ". {\nwhoami\n}\n".repeat(100_000);
+    let twice = ". {\nwhoami\n}\n".repeat(20_000);
     assert!(refused_soon(&twice, &Given::default()).contains("is served by the block at"));
+    let many: String = (0..20_001).map(|one| format!("a{one} {{\n}}\n")).collect();
+    let error = refused_soon(&many, &Given::default());
+    assert!(error.contains("more than 20000 server blocks"), "{error}");
 }
 
 #[test]
