@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod corefiles;
+mod forwarding;
 mod fuzzed;
 mod node;
 mod serve;
