@@ -11,7 +11,8 @@ pub(super) const BATCH: usize = 64;
 /// Room for a datagram that is received. Larger than the 1232 bytes that are offered: what does
 /// not fit is cut off by the kernel and then no well-formed message.
 const ROOM: usize = 2048;
-/// Room for the address that a datagram was sent to: a header and `in6_pktinfo` take 40 bytes.
+/// Room for the address that a datagram was sent to or comes from and for the length of its
+/// segments: with their headers 40 and 24 bytes.
 const CONTROL: usize = 64;
 
 /// Control messages begin where a pointer may.
@@ -124,79 +125,167 @@ impl Inbox {
     }
 }
 
+/// The longest datagrams that are sent as segments of one: they cross any link whole.
+const SEGMENT: usize = 1232;
+
+/// A datagram to be sent: a part of a buffer.
+#[derive(Clone, Debug)]
+struct Waiting {
+    bytes: Range<usize>,
+    client: SocketAddr,
+    server: SocketAddr,
+}
+
 /// Datagrams to be sent, in a batch; their bytes stand one behind the other in one buffer.
+///
+/// Those to one client go through the kernel as one that is cut at the end of its way
+/// (`UDP_SEGMENT`): all pieces have one length, but for a shorter one at the end.
 pub(super) struct Outbox {
     headers: Box<Headers>,
-    ranges: [Range<usize>; BATCH],
-    waiting: usize,
+    waiting: Vec<Waiting>,
+    /// How many datagrams each message of the current call stands for.
+    counts: [usize; BATCH],
     /// Whether replies have to say from which address they come.
     wildcard: bool,
+    /// Whether the kernel cuts.
+    segments: bool,
 }
 
 impl Outbox {
+    /// Of a batch at most.
     pub(super) fn new(local: SocketAddr) -> Self {
         Self {
             headers: Headers::new(),
-            ranges: [const { 0..0 }; BATCH],
-            waiting: 0,
+            waiting: Vec::with_capacity(BATCH),
+            counts: [0; BATCH],
             wildcard: local.ip().is_unspecified(),
+            segments: true,
         }
     }
 
-    /// Puts these bytes of the buffer up, from the server's address to a client. To be called
-    /// only while there is room.
-    pub(super) fn push(&mut self, range: Range<usize>, client: SocketAddr, server: SocketAddr) {
-        let index = self.waiting;
-        let headers = &mut *self.headers;
-        let namelen = to_peer(client, &mut headers.peers[index]);
-        let header = &mut headers.messages[index].msg_hdr;
-        header.msg_name = (&raw mut headers.peers[index]).cast();
-        header.msg_namelen = namelen;
-        header.msg_controllen = if self.wildcard {
-            header.msg_control = (&raw mut headers.controls[index]).cast();
-            from_there(server.ip(), header)
-        } else {
-            0
-        };
-        self.ranges[index] = range;
-        self.waiting += 1;
+    /// Puts these bytes of the buffer up, from the server's address to a client.
+    pub(super) fn push(&mut self, bytes: Range<usize>, client: SocketAddr, server: SocketAddr) {
+        debug_assert!(self.waiting.len() < BATCH);
+        self.waiting.push(Waiting {
+            bytes,
+            client,
+            server,
+        });
     }
 
     /// Sends all; what the kernel has no room for or refuses is lost, as any datagram may be.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) {
-        let headers = &mut *self.headers;
-        for index in 0..self.waiting {
-            let bytes = &bytes[self.ranges[index].clone()];
-            headers.buffers[index] = libc::iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(),
-                iov_len: bytes.len(),
-            };
-            let header = &mut headers.messages[index].msg_hdr;
-            header.msg_name = (&raw mut headers.peers[index]).cast();
-            header.msg_iov = &raw mut headers.buffers[index];
-            header.msg_iovlen = 1;
-            if self.wildcard {
-                header.msg_control = (&raw mut headers.controls[index]).cast();
-            }
+        if self.segments && self.waiting.len() > 1 {
+            self.waiting.sort_unstable_by(|a, b| {
+                let peers = (a.client, a.server).cmp(&(b.client, b.server));
+                peers.then_with(|| b.bytes.len().cmp(&a.bytes.len()))
+            });
         }
-        let mut sent = 0;
-        while sent < self.waiting {
-            // SAFETY: the headers from `sent` to `waiting` point at addresses and control
-            // messages in `self` and at parts of `bytes`, all of which outlive the call; the
-            // kernel only reads them and writes the lengths sent into the headers.
-            let count = unsafe {
+        let count = self.prepare(bytes);
+        let (mut sent, mut datagrams) = (0, 0);
+        while sent < count {
+            // SAFETY: the headers from `sent` to `count` point at addresses, control messages
+            // and buffers in `self` that point at parts of `bytes`, all of which outlive the
+            // call; the kernel only reads them and writes the lengths sent into the headers.
+            let done = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
-                    headers.messages.as_mut_ptr().add(sent),
-                    (self.waiting - sent) as libc::c_uint,
+                    self.headers.messages.as_mut_ptr().add(sent),
+                    (count - sent) as libc::c_uint,
                     libc::MSG_DONTWAIT,
                 )
             };
-            // The first of what was to be sent could not be: the next ones may.
-            sent += usize::try_from(count).unwrap_or(1).max(1);
+            let error = io::Error::last_os_error();
+            let done = usize::try_from(done).unwrap_or_default();
+            datagrams += self.counts[sent..sent + done].iter().sum::<usize>();
+            sent += done;
+            if done == 0 {
+                // The first of what was to be sent could not be: the next ones may.
+                self.refused(sent, datagrams, &error, socket);
+                datagrams += self.counts[sent];
+                sent += 1;
+            }
         }
-        self.waiting = 0;
+        self.waiting.clear();
     }
+
+    /// Makes messages of what waits; how many.
+    fn prepare(&mut self, bytes: &[u8]) -> usize {
+        let (mut count, mut at) = (0, 0);
+        while at < self.waiting.len() {
+            let first = &self.waiting[at];
+            let together = if self.segments {
+                together(&self.waiting[at..])
+            } else {
+                1
+            };
+            let headers = &mut *self.headers;
+            for (buffer, one) in headers.buffers[at..].iter_mut().zip(&self.waiting[at..]) {
+                let bytes = &bytes[one.bytes.clone()];
+                *buffer = libc::iovec {
+                    iov_base: bytes.as_ptr().cast_mut().cast(),
+                    iov_len: bytes.len(),
+                };
+            }
+            let header = &mut headers.messages[count].msg_hdr;
+            header.msg_namelen = to_peer(first.client, &mut headers.peers[count]);
+            header.msg_name = (&raw mut headers.peers[count]).cast();
+            header.msg_iov = &raw mut headers.buffers[at];
+            header.msg_iovlen = together;
+            header.msg_control = (&raw mut headers.controls[count]).cast();
+            let source = self.wildcard.then(|| first.server.ip());
+            let segment = (together > 1).then(|| first.bytes.len() as u16);
+            control(header, source, segment);
+            self.counts[count] = together;
+            count += 1;
+            at += together;
+        }
+        count
+    }
+
+    /// A message was not sent: where it stands for several datagrams, they are sent one by one,
+    /// and no others are put together any more.
+    fn refused(&mut self, message: usize, first: usize, error: &io::Error, socket: BorrowedFd<'_>) {
+        let count = self.counts[message];
+        if count < 2 || error.kind() == io::ErrorKind::WouldBlock {
+            return;
+        }
+        tracing::debug!(%error, "datagrams are not sent as segments of one");
+        self.segments = false;
+        let headers = &mut *self.headers;
+        let header = &mut headers.messages[message].msg_hdr;
+        let source = self.wildcard.then(|| self.waiting[first].server.ip());
+        control(header, source, None);
+        header.msg_iovlen = 1;
+        for buffer in &mut headers.buffers[first..first + count] {
+            header.msg_iov = buffer;
+            // SAFETY: as for the call for all of them; the buffer is one of those made there.
+            let _ = unsafe { libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
+        }
+    }
+}
+
+/// How many of these datagrams, the longest to each client first, can be segments of one.
+fn together(waiting: &[Waiting]) -> usize {
+    let Some((first, others)) = waiting.split_first() else {
+        return 0;
+    };
+    let len = first.bytes.len();
+    if len > SEGMENT || len == 0 {
+        return 1;
+    }
+    let most = (usize::from(u16::MAX) - 100) / len;
+    let mut count = 1;
+    for other in others.iter().take(most - 1) {
+        if (other.client, other.server) != (first.client, first.server) {
+            break;
+        }
+        count += 1;
+        if other.bytes.len() < len {
+            break;
+        }
+    }
+    count
 }
 
 /// The address a datagram was sent to, where its header says so.
@@ -224,45 +313,57 @@ fn asked(header: &libc::msghdr) -> Option<IpAddr> {
 }
 
 /// Writes into a header's control buffer, of `CONTROL` bytes, the address that the datagram is to
-/// come from; how long that is.
-fn from_there(ip: IpAddr, header: &mut libc::msghdr) -> usize {
+/// come from and the length of its segments.
+fn control(header: &mut libc::msghdr, source: Option<IpAddr>, segment: Option<u16>) {
+    let mut used = 0;
+    // Room for the structures behind one another: see `CONTROL`.
     header.msg_controllen = CONTROL;
-    // SAFETY: the buffer has room for a header and the larger of the two structures (see
-    // `CONTROL`) and is aligned for a header; the data is written without a claim to alignment.
+    match source {
+        Some(IpAddr::V4(ip)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: in_addr(ip),
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            used += put(header, used, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
+        }
+        Some(IpAddr::V6(ip)) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: ip.octets(),
+                },
+                ipi6_ifindex: 0,
+            };
+            used += put(header, used, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
+        }
+        None => {}
+    }
+    if let Some(segment) = segment {
+        used += put(header, used, (libc::SOL_UDP, libc::UDP_SEGMENT), segment);
+    }
+    header.msg_controllen = used;
+}
+
+/// Puts a control message behind those of so many bytes; how many it takes itself.
+fn put<T>(header: &libc::msghdr, used: usize, (level, kind): (i32, i32), data: T) -> usize {
+    let len = size_of::<T>() as libc::c_uint;
+    // SAFETY: the macros only calculate.
+    let (whole, space) = unsafe { (libc::CMSG_LEN(len), libc::CMSG_SPACE(len) as usize) };
+    assert!(used + space <= CONTROL, "control messages have room");
+    // SAFETY: the header's buffer has `CONTROL` bytes and is aligned as control messages are;
+    // `used` is a sum of spaces, which keep that alignment, and what is written ends before
+    // `used + space`. The data is written without a claim to alignment.
     unsafe {
-        let message = libc::CMSG_FIRSTHDR(header);
-        let data = libc::CMSG_DATA(message);
-        let (level, kind, len) = match ip {
-            IpAddr::V4(ip) => {
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: in_addr(ip),
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                data.cast::<libc::in_pktinfo>().write_unaligned(info);
-                let len = size_of::<libc::in_pktinfo>();
-                (libc::IPPROTO_IP, libc::IP_PKTINFO, len)
-            }
-            IpAddr::V6(ip) => {
-                let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr {
-                        s6_addr: ip.octets(),
-                    },
-                    ipi6_ifindex: 0,
-                };
-                data.cast::<libc::in6_pktinfo>().write_unaligned(info);
-                let len = size_of::<libc::in6_pktinfo>();
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, len)
-            }
-        };
-        let len = len as libc::c_uint;
+        let message = header.msg_control.cast::<u8>().add(used);
+        let message = message.cast::<libc::cmsghdr>();
         message.write(libc::cmsghdr {
-            cmsg_len: libc::CMSG_LEN(len) as usize,
+            cmsg_len: whole as usize,
             cmsg_level: level,
             cmsg_type: kind,
         });
-        libc::CMSG_SPACE(len) as usize
+        libc::CMSG_DATA(message).cast::<T>().write_unaligned(data);
     }
+    space
 }
 
 fn in_addr(ip: Ipv4Addr) -> libc::in_addr {
@@ -369,6 +470,47 @@ mod tests {
                 let (len, from) = client.recv_from(&mut answer).unwrap();
                 assert_eq!(&answer[..len], text.as_bytes());
                 assert_eq!(from, SocketAddr::new(ip, port));
+            }
+        }
+    }
+
+    #[test]
+    fn datagrams_of_any_lengths_arrive_as_they_were() {
+        let (udp, _) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let local = udp.local_addr().unwrap();
+        let clients: [UdpSocket; 3] = std::array::from_fn(|_| {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let patience = std::time::Duration::from_secs(5);
+            client.set_read_timeout(Some(patience)).unwrap();
+            client
+        });
+        let mut outbox = Outbox::new(local);
+        for round in 0..2 {
+            // The second round as where the kernel cuts nothing.
+            outbox.segments = round == 0;
+            let (mut bytes, mut sent) = (Vec::new(), [const { Vec::new() }; 3]);
+            for number in 0..BATCH {
+                let datagram = vec![number as u8; [40, 41, 40, 60, 1232, 1233, 3000][number % 7]];
+                let begin = bytes.len();
+                bytes.extend_from_slice(&datagram);
+                let client = number % clients.len();
+                let address = clients[client].local_addr().unwrap();
+                outbox.push(begin..bytes.len(), address, local);
+                sent[client].push(datagram);
+            }
+            outbox.send(udp.as_fd(), &bytes);
+            assert_eq!(outbox.segments, round == 0);
+            for (client, mut sent) in clients.iter().zip(sent) {
+                let mut received: Vec<Vec<u8>> = (0..sent.len())
+                    .map(|_| {
+                        let mut room = [0; 4096];
+                        let len = client.recv(&mut room).unwrap();
+                        room[..len].to_vec()
+                    })
+                    .collect();
+                received.sort();
+                sent.sort();
+                assert_eq!(received, sent);
             }
         }
     }

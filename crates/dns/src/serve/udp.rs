@@ -1,5 +1,6 @@
 //! Questions in datagrams.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -35,9 +36,9 @@ pub(super) async fn serve<A: Answers>(
     let socket = Rc::new(registered?);
     let mut counter = Counter {
         socket: Rc::clone(&socket),
-        local,
         inbox: Inbox::new(local),
         outbox: Outbox::new(local),
+        late: Rc::new(RefCell::new(Outbox::new(local))),
         desk,
         guests,
         start: Desk::answer,
@@ -62,9 +63,10 @@ pub(super) async fn serve<A: Answers>(
 /// A socket and all it takes to answer there.
 struct Counter<A, S, F> {
     socket: Rc<AsyncFd<UdpSocket>>,
-    local: SocketAddr,
     inbox: Inbox,
     outbox: Outbox,
+    /// Of answers that were not known at once.
+    late: Rc<RefCell<Outbox>>,
     desk: Rc<Desk<A>>,
     guests: Guests,
     /// Begins an answer.
@@ -140,7 +142,7 @@ where
             Some(guest) => {
                 let way = Way {
                     socket: Rc::clone(&self.socket),
-                    local: self.local,
+                    outbox: Rc::clone(&self.late),
                     client,
                     server,
                     asked: now,
@@ -158,7 +160,7 @@ where
 /// The way back of an answer that was not known at once.
 struct Way {
     socket: Rc<AsyncFd<UdpSocket>>,
-    local: SocketAddr,
+    outbox: Rc<RefCell<Outbox>>,
     client: SocketAddr,
     server: SocketAddr,
     asked: Instant,
@@ -176,7 +178,7 @@ async fn later<A: Answers, F: Future<Output = Reply>>(
         return;
     }
     desk.take(reply.bytes, |bytes| {
-        let mut outbox = Outbox::new(way.local);
+        let mut outbox = way.outbox.borrow_mut();
         outbox.push(0..bytes.len(), way.client, way.server);
         outbox.send(way.socket.get_ref().as_fd(), bytes);
     });
