@@ -175,6 +175,11 @@ impl Name {
 
     /// The address that a name under `in-addr.arpa` or `ip6.arpa` stands for, if it is whole.
     pub fn address(&self) -> Option<IpAddr> {
+        const LAST: &[u8] = b"\x04arpa\0";
+        let last = self.0.len().checked_sub(LAST.len())?;
+        if !self.0[last..].eq_ignore_ascii_case(LAST) {
+            return None;
+        }
         let labels: SmallVec<[&[u8]; 34]> = self.labels().take(35).collect();
         let (last, labels) = labels.split_last()?;
         let (kind, labels) = labels.split_last()?;

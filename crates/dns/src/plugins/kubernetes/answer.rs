@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use super::meaning::Meaning;
 use super::{Found, Kubernetes, Lookup, NAME, Search, Section};
 use crate::query::Answer;
@@ -154,9 +156,12 @@ impl<'a> Search<'a> {
     /// A record for each address, each once.
     fn records(self, name: &Name, ips: impl Iterator<Item = IpAddr>) -> Vec<Record> {
         let mut seen = Seen::default();
-        let ips = ips.filter(|ip| seen.is_new(*ip));
-        ips.map(|ip| self.record(name.clone(), Data::address(ip)))
-            .collect()
+        // Nearly always there is one: room for more would cost more than it saves.
+        let mut records = Vec::with_capacity(1);
+        for ip in ips.filter(|ip| seen.is_new(*ip)) {
+            records.push(self.record(name.clone(), Data::address(ip)));
+        }
+        records
     }
 
     pub(super) fn record(self, name: Name, data: Data) -> Record {
@@ -307,20 +312,20 @@ impl<'a> Servers<'a> {
 /// Addresses that were there already.
 #[derive(Default)]
 pub(crate) struct Seen {
-    few: Vec<IpAddr>,
-    many: HashSet<IpAddr>,
+    few: SmallVec<[IpAddr; FEW]>,
+    many: Option<HashSet<IpAddr>>,
 }
 
 impl Seen {
     /// True the first time.
     pub fn is_new(&mut self, ip: IpAddr) -> bool {
-        if self.few.len() < FEW {
-            let new = !self.few.contains(&ip);
-            if new {
-                self.few.push(ip);
-            }
-            return new;
+        if self.few.contains(&ip) {
+            return false;
         }
-        !self.few.contains(&ip) && self.many.insert(ip)
+        if self.few.len() < FEW {
+            self.few.push(ip);
+            return true;
+        }
+        self.many.get_or_insert_default().insert(ip)
     }
 }
