@@ -247,3 +247,7 @@ fn slice(n: usize, endpoints: usize, moved: usize) -> EndpointSlice {
         triggered: None,
     }
 }
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / 1024.0 / 1024.0
+}
