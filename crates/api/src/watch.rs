@@ -245,24 +245,25 @@ pub fn corefile(client: &Client) -> BoxStream<'static, CorefileUpdate> {
     let mut listed = false;
     raw(api, settings().fields(&field))
         .filter_map(move |event| {
-            let update = match event {
-                Ok(Event::Init) => {
-                    listed = false;
-                    None
-                }
-                Ok(Event::Apply(map) | Event::InitApply(map)) => {
-                    listed = true;
-                    let uid = map.metadata.uid.unwrap_or_default();
-                    let mut data = map.data.unwrap_or_default();
-                    let text = data.remove(convert::COREFILE_KEY);
-                    Some(text.map_or(CorefileUpdate::Missing, |text| {
-                        CorefileUpdate::Corefile { uid, text }
-                    }))
-                }
-                Ok(Event::Delete(_)) => Some(CorefileUpdate::Missing),
-                Ok(Event::InitDone) => (!listed).then_some(CorefileUpdate::Missing),
-                Err(error) => Some(CorefileUpdate::Problem(watch_error("ConfigMap", error))),
-            };
+            let update =
+                match event {
+                    Ok(Event::Init) => {
+                        listed = false;
+                        None
+                    }
+                    Ok(Event::Apply(map) | Event::InitApply(map)) => {
+                        listed = true;
+                        let uid = map.metadata.uid.unwrap_or_default();
+                        let mut data = map.data.unwrap_or_default();
+                        let text = data.remove(convert::COREFILE_KEY);
+                        Some(text.map_or(CorefileUpdate::Missing, |text| {
+                            CorefileUpdate::Corefile { uid, text }
+                        }))
+                    }
+                    Ok(Event::Delete(_)) => Some(CorefileUpdate::Missing),
+                    Ok(Event::InitDone) => (!listed).then_some(CorefileUpdate::Missing),
+                    Err(error) => Some(CorefileUpdate::Problem(watch_error("ConfigMap", error))),
+                };
             std::future::ready(update)
         })
         .boxed()

@@ -176,7 +176,8 @@ impl Changed {
         self.services.extend(services.iter().cloned());
         self.namespaces.extend(namespaces.iter().cloned());
         self.policies.extend(policies.iter().cloned());
-        self.cluster_policies.extend(cluster_policies.iter().cloned());
+        self.cluster_policies
+            .extend(cluster_policies.iter().cloned());
     }
 }
 

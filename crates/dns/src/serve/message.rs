@@ -222,6 +222,13 @@ pub(super) fn write(
         };
         let mut options = answer.options.clone();
         own_options(query, asked, cookies, &mut options);
+        if edns.option(EdnsOption::ANSWERED_BY).is_some() {
+            let said = format!("{} at {}", answer.by, query.server.ip());
+            options.push(EdnsOption {
+                code: EdnsOption::ANSWERED_BY,
+                data: said.into_bytes().into(),
+            });
+        }
         let opt = OptOut {
             udp_size: UDP_SIZE,
             version: 0,

@@ -20,8 +20,8 @@ impl EdnsOption {
     pub const KEEPALIVE: u16 = 11;
     /// Padding (RFC 7830).
     pub const PADDING: u16 = 12;
-    /// Who answered: asked for empty, answered with the plugin's name (of the range for local
-    /// use, RFC 6891).
+    /// Who answered: asked for empty, answered with the plugin's name and the server's address
+    /// (of the range for local use, RFC 6891).
     pub const ANSWERED_BY: u16 = 65313;
     /// Extended error (RFC 8914).
     pub const EXTENDED_ERROR: u16 = 15;

@@ -1,6 +1,7 @@
 //! `check`: every path there should be, tried; and that what policies deny does not pass.
 
 mod denied;
+mod names;
 mod paths;
 mod pods;
 mod probe;
@@ -199,6 +200,9 @@ async fn try_all(
         (each, fates)
     });
     rows.extend(try_services(&ends, &stations, wanted, patience).await);
+    if let Ok((cluster, config)) = trace::known(paths).await {
+        rows.extend(names::rows(paths, plan, pods, (&cluster, &config), patience).await);
+    }
     Ok(rows)
 }
 

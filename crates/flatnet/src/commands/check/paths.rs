@@ -69,6 +69,8 @@ pub enum Kind {
     NoEndpoints,
     /// To the API by its Service.
     Api,
+    /// To a server of names.
+    Names,
 }
 
 impl Kind {
@@ -88,6 +90,7 @@ impl Kind {
             Self::Hairpin => "endpoint to itself",
             Self::NoEndpoints => "no endpoints: refused",
             Self::Api => "to the API",
+            Self::Names => "names",
         }
     }
 }

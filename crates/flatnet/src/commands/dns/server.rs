@@ -52,6 +52,7 @@ pub async fn run(source: &Source, corefile: Corefile, words: &DnsServe) -> Outco
         metrics,
         bound: Bound::Corefile,
     };
+    let looping = resources.looping.clone();
     let started = Served::start(&corefile, resources, options);
     let served = started.map_err(|error| Failure::Failed(error.to_string()))?;
     if !words.quiet {
@@ -77,6 +78,8 @@ pub async fn run(source: &Source, corefile: Corefile, words: &DnsServe) -> Outco
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
+        // As CoreDNS does: every question would go round and round.
+        why = looping.found() => return Err(Failure::Failed(why)),
         () = signals.end() => {
             tracing::info!("Shutting down servers then terminating");
             drop(stop);
@@ -107,6 +110,8 @@ fn resources() -> Result<(Arc<Metrics>, Resources), Failure> {
         metrics: counted,
         local: own_addresses(),
         host,
+        upstream: Default::default(),
+        looping: Default::default(),
         started: Instant::now(),
     };
     Ok((metrics, resources))

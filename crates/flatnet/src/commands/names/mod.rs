@@ -2,7 +2,7 @@
 //! from inside its network, one step of the search path after the other.
 
 pub mod query;
-mod stub;
+pub mod stub;
 mod text;
 
 use std::io;
@@ -220,6 +220,7 @@ fn step(
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             format!("no answer within {} s", PATIENCE.as_secs())
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "may not be sent".into(),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             "nobody listens there".into()
         }
