@@ -119,12 +119,16 @@ impl Shared {
             .metrics()
             .register(|registry| plugins.register(registry));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Where the file cannot be read the pods' own search paths are all there is.
+        let conf = std::fs::read_to_string(&resolv_conf).unwrap_or_default();
+        let search = dns::plugins::autopath::searched(&conf);
         Self {
             resources: Resources {
                 view,
                 output: Arc::new(output),
                 metrics: plugins,
                 local: Vec::new(),
+                search,
                 host: node.to_owned(),
                 upstream: dns::upstream::Resources {
                     resolv_conf: Some(resolv_conf.to_string_lossy().into_owned()),

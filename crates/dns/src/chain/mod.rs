@@ -13,6 +13,7 @@ mod sources;
 mod stages;
 mod zones;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,16 +23,20 @@ pub use resources::Resources;
 pub use router::{Router, Site};
 
 use crate::cache::Cache;
-use crate::corefile::plugins::{self as options, LoadBalancePolicy};
+use crate::corefile::plugins::{self as options, LoadBalancePolicy, SearchPath};
 use crate::corefile::{Error, ErrorKind, Position, ServerBlock};
+use crate::expression::{Environment, Expression};
 use crate::plugins::acl::Acl;
+use crate::plugins::autopath;
 use crate::plugins::erratic::Erratic;
 use crate::plugins::errors::Errors;
 use crate::plugins::hosts::{Hosts, Table};
+use crate::plugins::k8s_external::External;
 use crate::plugins::kubernetes::Kubernetes;
 use crate::plugins::loadbalance::Weights;
 use crate::plugins::log::Log;
 use crate::plugins::looping::Loop;
+use crate::plugins::template::Templates;
 use crate::plugins::transfer::Transfer;
 use crate::query::{Answer, Failure, Outcome, Query};
 use crate::upstream::{self, Forwards};
@@ -61,18 +66,22 @@ pub struct Chain {
     chaos: Option<options::Chaos>,
     loadbalance: Option<Balance>,
     rewrite: Vec<options::Rewrite>,
+    autopath: Option<Autopath>,
     acl: Option<Acl>,
     cache: Option<Arc<Cache>>,
     header: Option<options::Header>,
     minimal: bool,
+    templates: Option<Templates>,
     transfer: Option<Transfer>,
     hosts: Option<HostsFile>,
     kubernetes: Option<Kubernetes>,
+    external: Option<External>,
     files: Option<zones::Files>,
     looping: Option<Loop>,
     forward: Option<Upstreams>,
     erratic: Option<Erratic>,
     whoami: bool,
+    view: Option<View>,
     /// The plugin that is asked last, which is the one to say that there is no other.
     last: &'static str,
 }
@@ -83,6 +92,20 @@ struct Balance {
     options: options::LoadBalance,
     weights: ArcSwap<Weights>,
     seen: chores::Seen,
+}
+
+/// `autopath`, and a search path that is the same for all.
+#[derive(Debug)]
+struct Autopath {
+    zones: Vec<Name>,
+    path: Option<Vec<Name>>,
+}
+
+/// `view`: its name, and what holds of its queries.
+#[derive(Debug)]
+struct View {
+    name: String,
+    conditions: Vec<Expression>,
 }
 
 /// `hosts`, and the file as it was last read.
@@ -149,6 +172,22 @@ impl Chain {
             let made = Kubernetes::new(options, &resources.local);
             made.map_err(|error| wrong(&block.at, "kubernetes", error))
         });
+        let external = plugins.k8s_external.as_ref().map(|options| {
+            let made = External::new(options);
+            made.map_err(|error| wrong(&block.at, "k8s_external", error))
+        });
+        let templates = (!plugins.template.is_empty()).then(|| {
+            let made = Templates::new(&plugins.template);
+            made.map_err(|error| wrong(&block.at, "template", error))
+        });
+        let autopath = plugins.autopath.as_ref().map(|options| {
+            let made = Autopath::new(options, plugins.kubernetes.is_some());
+            made.map_err(|error| wrong(&block.at, "autopath", error))
+        });
+        let view = plugins.view.as_ref().map(|options| {
+            let made = View::new(options);
+            made.map_err(|error| wrong(&block.at, "view", error))
+        });
         let chain = Self {
             cancel: plugins.cancel,
             nsid: plugins.nsid.as_ref().map(|id| match id.as_str() {
@@ -171,6 +210,7 @@ impl Chain {
                 seen: chores::Seen::default(),
             }),
             rewrite: plugins.rewrite.clone(),
+            autopath: autopath.transpose()?,
             acl: (!plugins.acl.is_empty()).then(|| Acl::new(&plugins.acl)),
             cache: plugins
                 .cache
@@ -186,6 +226,8 @@ impl Chain {
             }),
             transfer: (!plugins.transfer.is_empty()).then(|| Transfer::new(&plugins.transfer)),
             kubernetes: kubernetes.transpose()?,
+            external: external.transpose()?,
+            templates: templates.transpose()?,
             files: plugins.file.as_ref().map(zones::Files::new),
             looping: plugins
                 .loop_zone
@@ -195,6 +237,7 @@ impl Chain {
                 .map_err(|error| wrong(&block.at, "forward", error))?,
             erratic: plugins.erratic.clone().map(Erratic::new),
             whoami: plugins.whoami,
+            view: view.transpose()?,
             last: last(plugins),
             resources: resources.clone(),
         };
@@ -217,18 +260,62 @@ impl Chain {
     }
 
     /// Whether the block is for such a query.
-    fn views(&self, _query: &Query) -> bool {
-        true
+    fn views(&self, query: &Query) -> bool {
+        self.view.as_ref().is_none_or(|view| view.has(query))
     }
 
     /// The view's name, for metrics.
     pub fn view_name(&self) -> &str {
-        ""
+        self.view.as_ref().map_or("", |view| &view.name)
     }
 
     /// Whether questions of class CH are taken.
     fn takes_chaos(&self) -> bool {
         self.chaos.is_some()
+    }
+}
+
+impl View {
+    fn new(options: &options::View) -> Result<Self, String> {
+        let each = options.expressions.iter();
+        let conditions = each.map(|text| Expression::new(text, &[], false));
+        Ok(Self {
+            name: options.name.clone(),
+            conditions: conditions.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What cannot be worked out does not hold.
+    fn has(&self, query: &Query) -> bool {
+        let environment = Environment {
+            query,
+            groups: &BTreeMap::new(),
+            variables: &[],
+        };
+        let mut each = self.conditions.iter();
+        each.all(|condition| condition.holds(&environment).unwrap_or(false))
+    }
+}
+
+impl Autopath {
+    fn new(options: &options::AutoPath, kubernetes: bool) -> Result<Self, String> {
+        let path = match &options.search {
+            SearchPath::Plugin(plugin) if plugin == "kubernetes" && kubernetes => None,
+            SearchPath::Plugin(plugin) => {
+                return Err(format!(
+                    "plugin {plugin:?} is not there to tell search paths"
+                ));
+            }
+            SearchPath::File(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| format!("failed to parse {path:?}: {error}"))?;
+                let mut path = autopath::searched(&text);
+                path.push(Name::root());
+                Some(path)
+            }
+        };
+        let zones = options.zones.clone();
+        Ok(Self { zones, path })
     }
 }
 

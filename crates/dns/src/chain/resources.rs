@@ -11,6 +11,7 @@ use crate::plugins::looping::Finding;
 use crate::plugins::metrics::Metrics;
 use crate::plugins::output::Output;
 use crate::upstream;
+use crate::wire::Name;
 
 /// What the server blocks of a server share.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// Addresses at which the server answers, for the names of the cluster's own servers.
     pub local: Vec<IpAddr>,
+    /// The search path of the host itself, which is the end of its pods'.
+    pub search: Vec<Name>,
     /// The host's name, for `nsid` and `chaos`.
     pub host: String,
     /// How upstreams are reached; what is counted is counted in `metrics`.

@@ -2,12 +2,19 @@
 
 use super::{Chain, Reply, Way};
 use crate::plugins::kubernetes::{Found, Section};
+use crate::plugins::metrics::{Matched as OfTemplate, Mistaken};
+use crate::plugins::template::{Made, Matched, Mistake, Templates};
 use crate::plugins::whoami;
 use crate::query::{Failure, Outcome, Query};
 
 impl Chain {
     /// The first that has something to say.
     pub(super) async fn sources(&self, way: Way<'_>, query: &Query) -> Reply {
+        if let Some(templates) = &self.templates
+            && let Some(reply) = Box::pin(self.of_templates(templates, way, query)).await
+        {
+            return reply;
+        }
         if let Some(transfer) = &self.transfer
             && let Some(reply) = self.transferred(transfer, query)
         {
@@ -18,7 +25,12 @@ impl Chain {
         }
         if let Some(kubernetes) = &self.kubernetes {
             let view = self.resources.view.load();
-            let found = kubernetes.answer(view.as_deref(), &query.question);
+            let external = self
+                .external
+                .as_ref()
+                .and_then(|external| external.answer(kubernetes, view.as_deref(), &query.question));
+            let cluster = || kubernetes.answer(view.as_deref(), &query.question);
+            let found = external.or_else(cluster);
             drop(view);
             if let Some(found) = found {
                 return self.led(found, way, query).await;
@@ -53,6 +65,79 @@ impl Chain {
         }
         let text = format!("plugin/{}: no next plugin found", self.last);
         Err(Failure::servfail(text, self.last))
+    }
+
+    /// What `template` says.
+    async fn of_templates(
+        &self,
+        templates: &Templates,
+        way: Way<'_>,
+        query: &Query,
+    ) -> Option<Reply> {
+        let metrics = &self.resources.metrics;
+        let count = |matched: Matched| {
+            let Matched { zone, class, kind } = matched;
+            let labels = OfTemplate {
+                server: way.router.server.clone(),
+                zone,
+                view: self.view_name().to_owned(),
+                class,
+                r#type: kind,
+            };
+            metrics.template_matches.get_or_create(&labels).inc();
+            labels
+        };
+        match templates.answer(query) {
+            Made::Next => None,
+            Made::Code(rcode, matched) => {
+                matched.map(count);
+                Some(Err(Failure::code(rcode, "template")))
+            }
+            Made::Mistake(mistake, matched) => {
+                let OfTemplate {
+                    server,
+                    zone,
+                    view,
+                    class,
+                    r#type,
+                } = count(matched);
+                let Mistake {
+                    section,
+                    template,
+                    is_record,
+                    why,
+                } = mistake;
+                let labels = Mistaken {
+                    server,
+                    zone,
+                    view,
+                    class,
+                    r#type,
+                    section,
+                    template,
+                };
+                let counter = match is_record {
+                    true => &metrics.template_rr_failures,
+                    false => &metrics.template_failures,
+                };
+                counter.get_or_create(&labels).inc();
+                Some(Err(Failure::servfail(why, "template")))
+            }
+            Made::Answer(mut written, matched) => {
+                count(matched);
+                let mut resolved = Vec::new();
+                for (at, target) in std::mem::take(&mut written.aliases) {
+                    let kind = query.question.kind;
+                    resolved.push((at, way.ask(query, target, kind).await));
+                }
+                for (at, answer) in resolved.into_iter().rev() {
+                    if let Some(answer) = answer {
+                        written.resolved(at, answer);
+                    }
+                }
+                Some(Ok(Outcome::Answer(written.answer)))
+            }
+        }
     }
 
     /// What was found, with what it leads to outside of where it was found.

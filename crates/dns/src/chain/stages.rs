@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use tokio::time::timeout;
 
-use super::{Balance, Chain, LoadBalancePolicy, Reply, Way};
+use super::{Autopath, Balance, Chain, LoadBalancePolicy, Reply, Way};
 use crate::cache::Renewal;
 use crate::corefile::plugins::AclAction;
 use crate::plugins::acl::Verdict;
 use crate::plugins::log::Told;
 use crate::plugins::metrics::{OfServer, Place, ServerView};
-use crate::plugins::{any, chaos, dns64, header, loadbalance, local, minimal, nsid, rewrite};
+use crate::plugins::{
+    any, autopath, chaos, dns64, header, loadbalance, local, minimal, nsid, rewrite,
+};
 use crate::query::{Failure, Outcome, Query};
 use crate::wire::{Name, Type};
 
@@ -151,7 +153,51 @@ impl Chain {
 
     /// `autopath`.
     async fn completed(&self, way: Way<'_>, query: &Query) -> Reply {
+        if let Some(autopath) = &self.autopath
+            && let Some(names) = self.searched(autopath, query)
+        {
+            return Box::pin(self.searching(way, query, names)).await;
+        }
         self.admitted(way, query).await
+    }
+
+    /// The names that are tried, where this is the first that a client with a search path asks for.
+    fn searched(&self, options: &Autopath, query: &Query) -> Option<Vec<Name>> {
+        let name = &query.question.name;
+        if !options.zones.iter().any(|zone| name.is_within(zone)) {
+            return None;
+        }
+        if let Some(path) = &options.path {
+            return autopath::names(&options.zones, path, name);
+        }
+        let view = self.resources.view.load();
+        let (kubernetes, view) = (self.kubernetes.as_ref()?, view.as_deref()?);
+        let (client, node) = (query.client.ip(), &self.resources.search);
+        let path = autopath::path_of_pod(kubernetes, view, client, node, name)?;
+        autopath::names(&options.zones, &path, name)
+    }
+
+    /// One name after the other until one is there; else what the first one came to.
+    async fn searching(&self, way: Way<'_>, query: &Query, names: Vec<Name>) -> Reply {
+        let mut first = None;
+        for name in names {
+            let mut step = query.clone();
+            step.question.name = name;
+            match self.admitted(way, &step).await {
+                Ok(Outcome::Answer(answer)) if autopath::is_end(&answer) => {
+                    let server = way.router.server.clone();
+                    let counter = &self.resources.metrics.autopath_success;
+                    counter.get_or_create(&OfServer { server }).inc();
+                    let answer = autopath::answered(answer, &query.question.name);
+                    return Ok(Outcome::Answer(answer));
+                }
+                Err(failure) if !failure.text.is_empty() => return Err(failure),
+                reply => {
+                    first.get_or_insert(reply);
+                }
+            }
+        }
+        first.unwrap_or(Ok(Outcome::Drop))
     }
 
     /// `acl`.

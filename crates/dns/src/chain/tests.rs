@@ -25,6 +25,7 @@ fn resources() -> Resources {
         view: Arc::default(),
         output: Arc::new(Output::kept()),
         metrics: Arc::default(),
+        search: Vec::new(),
         local: vec![IpAddr::from([10, 96, 0, 10])],
         host: "here".to_owned(),
         upstream: Default::default(),

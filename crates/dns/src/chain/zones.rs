@@ -16,7 +16,7 @@ use crate::plugins::file::{self, Read, Said, Zone};
 use crate::plugins::transfer::{self, Transfer, Verdict};
 use crate::plugins::zones::Zones;
 use crate::query::{Answer, Failure, Outcome, Query};
-use crate::wire::{Class, Header, Message, Name, Opcode, Question, Rcode, Type};
+use crate::wire::{Class, Data, Header, Message, Name, Opcode, Question, Rcode, Record, Type};
 
 /// A server is told of a change so often until it says that it has heard.
 const TRIES: u32 = 3;
@@ -115,13 +115,13 @@ impl Chain {
             Verdict::Granted(has) => has,
         };
         let name = &query.question.name;
-        let zone = self.files.iter().flat_map(|files| &files.zones);
-        let zone = zone
-            .filter(|source| source.origin == *name)
-            .find_map(|source| source.zone.load_full())?;
-        let (records, serial) = (zone.records(), zone.serial());
-        let (count, client) = (records.len() + 1, query.client.ip().to_canonical());
-        let outcome = transfer::messages(records, has, "transfer");
+        let records = self.whole(name, has)?;
+        let serial = match records.first().map(|record| &record.data) {
+            Some(Data::Soa(soa)) => soa.serial,
+            _ => 0,
+        };
+        let (count, client) = (records.len(), query.client.ip().to_canonical());
+        let outcome = transfer::messages(records.into_iter(), "transfer");
         let what = match &outcome {
             Outcome::Messages(_) => format!("transfer of {count} records of zone"),
             _ => "noop, incremental transfer for up to date zone".to_owned(),
@@ -130,6 +130,23 @@ impl Chain {
             "[INFO] plugin/transfer: Outgoing {what} \"{name}\" to {client} for {serial} SOA serial"
         ));
         Some(Ok(outcome))
+    }
+
+    /// All records of a zone, from the first plugin that has it.
+    fn whole(&self, name: &Name, has: Option<u32>) -> Option<Vec<Record>> {
+        let view = self.resources.view.load();
+        if let (Some(kubernetes), Some(view)) = (&self.kubernetes, view.as_deref()) {
+            let external = self.external.as_ref();
+            let records = external
+                .and_then(|external| external.transfer(kubernetes, view, name, has))
+                .or_else(|| kubernetes.transfer(view, name, has));
+            if let Some(records) = records {
+                return Some(records.collect());
+            }
+        }
+        let mut zones = self.files.iter().flat_map(|files| &files.zones);
+        let source = zones.find(|source| source.origin == *name)?;
+        source.zone.load_full().map(|zone| zone.transfer(has))
     }
 
     /// Reads all zones for the first time. What is wrong with a file is an error; that it is not

@@ -46,6 +46,20 @@ pub fn names(zones: &[Name], path: &[Name], name: &Name) -> Option<Vec<Name>> {
     Some(std::iter::once(name.clone()).chain(longer).collect())
 }
 
+/// The search path that a file like /etc/resolv.conf has: that of its last line about it.
+pub fn searched(resolv_conf: &str) -> Vec<Name> {
+    let words = resolv_conf.lines().rev().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let key = words.next()?;
+        ["search", "domain"].contains(&key).then_some(words)
+    });
+    let names = words
+        .into_iter()
+        .flatten()
+        .filter_map(|word| word.parse().ok());
+    names.filter(|name: &Name| !name.is_root()).collect()
+}
+
 /// Whether an answer ends the search.
 pub fn is_end(answer: &Answer) -> bool {
     answer.rcode != Rcode::NXDOMAIN
@@ -125,6 +139,14 @@ mod tests {
         ] {
             assert_eq!(tried("10.244.1.2", other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn paths_of_files() {
+        let text = "# search no\nsearch a.example b.example.\nnameserver 10.0.0.1\n";
+        assert_eq!(searched(text), [name("a.example"), name("b.example")]);
+        assert_eq!(searched("search .\n"), []);
+        assert_eq!(searched("nameserver 10.0.0.1\n"), []);
     }
 
     #[test]

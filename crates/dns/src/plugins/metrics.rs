@@ -89,6 +89,7 @@ pub struct Metrics {
     pub acl_blocked: Family<Place, Counter>,
     pub acl_filtered: Family<Place, Counter>,
     pub acl_dropped: Family<Place, Counter>,
+    pub autopath_success: Family<OfServer, Counter>,
     pub dns64_translated: Family<OfServer, Counter>,
     pub hosts_entries: Family<OfHostsFile, Gauge>,
     pub hosts_reloaded: Gauge<f64, AtomicU64>,
@@ -119,6 +120,11 @@ impl Metrics {
             "coredns_acl_allowed_requests",
             "Counter of DNS requests being allowed",
             self.acl_allowed.clone(),
+        );
+        registry.register(
+            "coredns_autopath_success",
+            "Counter of requests that did autopath",
+            self.autopath_success.clone(),
         );
         registry.register(
             "coredns_dns64_requests_translated",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::zones::Zones;
 use crate::corefile::plugins::{Transfer as Options, TransferTo};
 use crate::query::{Answer, Outcome, Query, Transport};
-use crate::wire::{Data, Name, Rcode, Record, Type};
+use crate::wire::{Name, Rcode, Record, Type};
 
 /// So many bytes of records go into a message, without compression.
 const MOST: usize = 63_000;
@@ -75,25 +75,17 @@ fn may(rule: &Options, client: IpAddr) -> bool {
     })
 }
 
-/// A zone in messages: all records, which begin with the SOA, and the SOA again. Who has this
-/// version already gets the SOA alone.
-pub fn messages(records: Vec<Record>, has: Option<u32>, by: &'static str) -> Outcome {
+/// A zone in messages: its records, the SOA first and last. The SOA alone, for who has this version
+/// already, is an answer like others.
+pub fn messages(records: impl Iterator<Item = Record>, by: &'static str) -> Outcome {
     let message = |answers: Vec<Record>, authoritative| Answer {
         authoritative,
         answers,
         by,
         ..Answer::default()
     };
-    let Some(soa) = records.first().cloned() else {
-        return Outcome::Answer(message(Vec::new(), false));
-    };
-    if let Data::Soa(now) = &soa.data
-        && has == Some(now.serial)
-    {
-        return Outcome::Answer(message(vec![soa], false));
-    }
     let (mut messages, mut some, mut size) = (Vec::new(), Vec::new(), 0);
-    for record in records.into_iter().chain([soa]) {
+    for record in records {
         let len = super::log::record_len(&record);
         if !some.is_empty() && size + len > MOST {
             messages.push(message(std::mem::take(&mut some), true));
@@ -101,6 +93,9 @@ pub fn messages(records: Vec<Record>, has: Option<u32>, by: &'static str) -> Out
         }
         size += len;
         some.push(record);
+    }
+    if messages.is_empty() && some.len() <= 1 {
+        return Outcome::Answer(message(some, false));
     }
     messages.push(message(some, true));
     Outcome::Messages(messages)
@@ -110,6 +105,7 @@ pub fn messages(records: Vec<Record>, has: Option<u32>, by: &'static str) -> Out
 mod tests {
     use super::*;
     use crate::plugins::tests::{name, query};
+    use crate::wire::Data;
 
     fn transfer() -> Transfer {
         let to = |zone: &str, to| Options {
@@ -198,7 +194,8 @@ mod tests {
         let text = Data::text(&"x".repeat(1000));
         let mut records = vec![soa.clone()];
         records.extend((0..200).map(|_| Record::new(name("example.org"), 1, text.clone())));
-        let Outcome::Messages(all) = messages(records.clone(), Some(6), "file") else {
+        records.push(soa.clone());
+        let Outcome::Messages(all) = messages(records.into_iter(), "file") else {
             panic!("no messages");
         };
         assert_eq!(all.len(), 4);
@@ -208,7 +205,7 @@ mod tests {
             .collect();
         assert_eq!(sent.len(), 202);
         assert_eq!((sent.first(), sent.last()), (Some(&soa), Some(&soa)));
-        let Outcome::Answer(same) = messages(records, Some(7), "file") else {
+        let Outcome::Answer(same) = messages(std::iter::once(soa.clone()), "file") else {
             panic!("not one message");
         };
         assert_eq!(same.answers, [soa]);

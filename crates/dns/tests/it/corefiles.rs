@@ -31,6 +31,7 @@ pub fn parse(text: &str) -> Corefile {
 
 pub fn resources(output: &Arc<Output>) -> Resources {
     Resources {
+        search: Vec::new(),
         local: Vec::new(),
         view: Arc::default(),
         output: Arc::clone(output),

@@ -129,17 +129,22 @@ impl Zone {
         self.nodes.get(name).map(|node| (name, node))
     }
 
-    /// All records: the SOA first, then those of the apex, then the others in canonical order.
-    pub fn records(&self) -> Vec<Record> {
+    /// All records: the SOA first and last, then those of the apex, then the others in canonical
+    /// order; the SOA alone for who has this version already.
+    pub fn transfer(&self, has: Option<u32>) -> Vec<Record> {
+        if has == Some(self.serial()) {
+            return vec![self.soa.clone()];
+        }
         let mut names: Vec<&Name> = self.nodes.keys().collect();
         names.sort_by_cached_key(|name| canonical(name));
-        let mut records = Vec::with_capacity(self.records);
+        let mut records = Vec::with_capacity(self.records + 1);
         records.push(self.soa.clone());
         for name in names {
             let sets = self.nodes.get(name).into_iter().flat_map(|node| &node.0);
             let but_soa = sets.filter(|(kind, _)| *kind != Type::SOA);
             records.extend(but_soa.flat_map(|(_, set)| set.iter().cloned()));
         }
+        records.push(self.soa.clone());
         records
     }
 }

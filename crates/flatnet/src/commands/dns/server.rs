@@ -109,12 +109,19 @@ fn resources() -> Result<(Arc<Metrics>, Resources), Failure> {
         output: Arc::new(output),
         metrics: counted,
         local: own_addresses(),
+        search: searched(),
         host,
         upstream: Default::default(),
         looping: Default::default(),
         started: Instant::now(),
     };
     Ok((metrics, resources))
+}
+
+/// This host's search path, which is the end of its pods'; none where its file cannot be read.
+fn searched() -> Vec<::dns::wire::Name> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    ::dns::plugins::autopath::searched(&text)
 }
 
 /// This host's addresses, by which the server finds itself among the cluster's Services.
