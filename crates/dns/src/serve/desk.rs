@@ -8,10 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use futures::FutureExt;
 use rustls::ServerConfig;
 
+use super::Limits;
 use super::cookie::Cookies;
 use super::message::{self, Asked, Read};
 use super::site::Answers;
@@ -36,8 +37,16 @@ pub(super) struct Shared<A> {
     pub(super) answers: ArcSwap<A>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cookies: Arc<Cookies>,
+    /// How connections are treated.
+    pub(super) how: ArcSwap<How>,
+}
+
+/// How connections to a listener are treated.
+#[derive(Debug, Default)]
+pub(super) struct How {
     /// What a listener for TLS shows; without it such a listener speaks in the clear.
-    pub(super) tls: ArcSwapOption<ServerConfig>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) limits: Limits,
 }
 
 /// What this worker has counted for a site.
@@ -131,11 +140,14 @@ impl<A: Answers> Desk<A> {
     pub(super) fn read(&self, bytes: &[u8], line: Line, now: Instant) -> Step<A> {
         let mut out = self.out.borrow_mut();
         let begin = out.len();
-        let (query, asked) = match message::read(bytes, line, now, &mut out) {
+        let (query, mut asked) = match message::read(bytes, line, now, &mut out) {
             Read::Nothing => return Step::Nothing,
             Read::Reply => return Step::Reply(begin..out.len()),
             Read::Query(query, asked) => (query, asked),
         };
+        if asked.keepalive().is_some() {
+            asked.set_keepalive(self.shared.how.load().limits.idle);
+        }
         let local = self.local.borrow();
         if asked.version > 0 {
             self.refuse(&query, &asked, Rcode::BADVERS, &mut out);
@@ -238,9 +250,9 @@ impl<A: Answers> Desk<A> {
         taken
     }
 
-    /// What the listener shows, as of now.
-    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.shared.tls.load_full()
+    /// How connections are treated, as of now.
+    pub(super) fn how(&self) -> Arc<How> {
+        self.shared.how.load_full()
     }
 
     /// Counts an HTTP response.

@@ -31,8 +31,6 @@ const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/dns-messag
 const LONGEST: usize = 16 << 10;
 /// How long a request's head and body may take to arrive, and a connection may be idle.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests of one HTTP/2 connection at once.
-const STREAMS: u32 = 250;
 
 /// Answers requests of a connection until it ends.
 pub(super) async fn serve<A: Answers, S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -63,7 +61,7 @@ pub(super) async fn serve<A: Answers, S: AsyncRead + AsyncWrite + Unpin + 'stati
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(desk.how().limits.streams)
         .max_header_list_size(16 << 10)
         .keep_alive_interval(PATIENCE)
         .keep_alive_timeout(PATIENCE);

@@ -11,8 +11,6 @@ use crate::wire::{Data, EdnsOption, Header, Opcode, OptOut, Rcode, Reader, WireE
 const UDP_SIZE: u16 = 1232;
 /// What everybody takes.
 const LEAST_UDP: u16 = 512;
-/// How long a TCP connection may be idle.
-pub(super) const IDLE: Duration = Duration::from_secs(10);
 
 /// What bytes are.
 #[expect(
@@ -45,8 +43,20 @@ pub(super) struct Asked {
 struct Extras {
     /// The client's cookie.
     cookie: Option<[u8; 8]>,
-    /// Who asks wants to know how long the connection may be idle.
-    keepalive: bool,
+    /// Who asks wants to know how long the connection may be idle; that long.
+    keepalive: Option<Duration>,
+}
+
+impl Asked {
+    /// How long the connection may be idle, if that was asked.
+    pub(super) fn keepalive(&self) -> Option<Duration> {
+        self.extras.keepalive
+    }
+
+    /// The answer to that.
+    pub(super) fn set_keepalive(&mut self, idle: Duration) {
+        self.extras.keepalive = Some(idle);
+    }
 }
 
 /// Reads a message; what is wrong with it is answered at once.
@@ -115,7 +125,8 @@ fn rest(
         if let Some(cookie) = edns.option(EdnsOption::COOKIE) {
             extras.cookie = Some(client_cookie(cookie)?);
         }
-        extras.keepalive = edns.option(EdnsOption::KEEPALIVE).is_some();
+        let keepalive = edns.option(EdnsOption::KEEPALIVE);
+        extras.keepalive = keepalive.map(|_| Duration::ZERO);
     }
     let query = Query {
         id: header.id,
@@ -251,8 +262,10 @@ fn own_options(query: &Query, asked: &Asked, cookies: &Cookies, options: &mut Ve
             data: data.into(),
         });
     }
-    if asked.extras.keepalive && matches!(query.transport, Transport::Tcp | Transport::Tls) {
-        let tenths = (IDLE.as_millis() / 100) as u16;
+    if let Some(idle) = asked.extras.keepalive
+        && matches!(query.transport, Transport::Tcp | Transport::Tls)
+    {
+        let tenths = u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX);
         options.push(EdnsOption {
             code: EdnsOption::KEEPALIVE,
             data: tenths.to_be_bytes().into(),

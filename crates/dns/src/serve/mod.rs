@@ -26,14 +26,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 
 pub use crate::corefile::Scheme;
 use crate::metrics::{Metrics, PluginLabels};
 use cookie::Cookies;
-use desk::Shared;
+use desk::{How, Shared};
 pub use endpoints::Endpoints;
 pub use respond::Respond;
 pub use served::{Bound, Options, Served, ServedError};
@@ -80,6 +80,33 @@ pub struct Listener<A> {
     pub sockets: Vec<Sockets>,
     /// The certificate, for TLS and HTTPS; without one both are spoken in the clear.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Bounds of its connections.
+    pub limits: Limits,
+}
+
+/// Bounds of a listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Until a connection's first question is there.
+    pub first: Duration,
+    /// Until the next one is.
+    pub idle: Duration,
+    /// Questions of one connection.
+    pub questions: Option<u32>,
+    /// Requests of one HTTP/2 connection at once; nothing where that is not bounded.
+    pub streams: Option<u32>,
+}
+
+/// Those of `CoreDNS`.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(3),
+            idle: Duration::from_secs(10),
+            questions: None,
+            streams: Some(250),
+        }
+    }
 }
 
 /// Why a server does not listen.
@@ -162,7 +189,11 @@ impl<A: Answers> Server<A> {
         let mut served = BTreeMap::new();
         for listener in listeners {
             let at = listener.at;
-            let what = (listener.answers, listener.tls);
+            let how = How {
+                tls: listener.tls,
+                limits: listener.limits,
+            };
+            let what = (listener.answers, Arc::new(how));
             if !self.open.contains_key(&at) {
                 let bound = self.bind(at, listener.sockets);
                 sockets.insert(at, bound.map_err(|error| ServeError::Listen { at, error })?);
@@ -176,16 +207,16 @@ impl<A: Answers> Server<A> {
         let gone = gone.into_iter().filter(|at| !served.contains_key(at));
         let closed = gone.flat_map(|at| self.close(at)).collect();
         self.metrics.plugins.clear();
-        for (at, (answers, tls)) in served {
+        for (at, (answers, how)) in served {
             self.tell_plugins(at, &answers);
             match sockets.remove(&at) {
                 None => {
                     if let Some(shared) = self.open.get(&at) {
-                        shared.tls.store(tls);
+                        shared.how.store(how);
                         shared.answers.store(answers);
                     }
                 }
-                Some(sockets) => self.open(at, answers, tls, sockets),
+                Some(sockets) => self.open(at, answers, how, sockets),
             }
         }
         Ok(closed)
@@ -205,19 +236,13 @@ impl<A: Answers> Server<A> {
         }
     }
 
-    fn open(
-        &mut self,
-        at: At,
-        answers: Arc<A>,
-        tls: Option<Arc<ServerConfig>>,
-        sockets: Vec<Sockets>,
-    ) {
+    fn open(&mut self, at: At, answers: Arc<A>, how: Arc<How>, sockets: Vec<Sockets>) {
         let shared = Arc::new(Shared {
             server: at.to_string(),
             answers: ArcSwap::new(answers),
             metrics: Arc::clone(&self.metrics),
             cookies: Arc::clone(&self.cookies),
-            tls: ArcSwapOption::new(tls),
+            how: ArcSwap::new(how),
         });
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             let order = Order::Open(at, Arc::clone(&shared), sockets);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 
 use super::desk::{Desk, Line, Shared, Step};
 use super::site::Answers;
@@ -31,7 +31,7 @@ impl<A: Answers> Respond<A> {
             answers: ArcSwap::new(answers),
             metrics: Arc::new(Metrics::default()),
             cookies: Arc::default(),
-            tls: ArcSwapOption::empty(),
+            how: ArcSwap::default(),
         };
         Self {
             desk: Rc::new(Desk::new(Arc::new(shared), 0)),

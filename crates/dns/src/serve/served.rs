@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use super::endpoints::{Paths, State};
 use super::tls::{self, TlsError};
-use super::{At, Endpoints, Listener, ServeError, Server, Sockets, address};
+use super::{At, Endpoints, Limits, Listener, ServeError, Server, Sockets, address};
 use crate::chain::{Chain, Resources, Router, Site};
-use crate::corefile::plugins::{Bind, Listen, ServerTls};
+use crate::corefile::plugins::{Bind, Listen, MaxTcpQueries, Plugins, ServerTls};
 use crate::corefile::{Corefile, Error, Scheme, ServerBlock};
 use crate::metrics::Metrics;
 
@@ -218,6 +218,7 @@ fn wanted(
 ) -> Result<Wanted, ServedError> {
     let mut sites: BTreeMap<At, Vec<Site>> = BTreeMap::new();
     let mut certificates: BTreeMap<At, Option<&ServerTls>> = BTreeMap::new();
+    let mut bounds: BTreeMap<At, Limits> = BTreeMap::new();
     let mut wanted = Wanted {
         listeners: Vec::new(),
         endpoints: BTreeMap::new(),
@@ -237,6 +238,7 @@ fn wanted(
             if *certificates.entry(at).or_insert(tls) != tls {
                 return Err(ServedError::Certificates(at));
             }
+            limits(&block.plugins, bounds.entry(at).or_default());
             sites.entry(at).or_default().push(Site {
                 zone,
                 chain: Arc::clone(&chain),
@@ -260,9 +262,26 @@ fn wanted(
             answers: Arc::new(Router::new(at.to_string(), sites)),
             sockets: given.unwrap_or_default(),
             tls: certificate(at, certificates.remove(&at).flatten())?,
+            limits: bounds.remove(&at).unwrap_or_default(),
         });
     }
     Ok(wanted)
+}
+
+/// What a block says about connections; where several say it of one listener, the last does.
+fn limits(plugins: &Plugins, limits: &mut Limits) {
+    if let Some(timeouts) = &plugins.timeouts {
+        limits.first = timeouts.read.unwrap_or(limits.first);
+        limits.idle = timeouts.idle.unwrap_or(limits.idle);
+        match timeouts.max_tcp_queries {
+            Some(MaxTcpQueries::AtMost(most)) => limits.questions = Some(most),
+            Some(MaxTcpQueries::Unlimited) => limits.questions = None,
+            None => {}
+        }
+    }
+    if let Some(streams) = plugins.https.and_then(|https| https.max_streams) {
+        limits.streams = (streams > 0).then_some(streams);
+    }
 }
 
 fn certificate(

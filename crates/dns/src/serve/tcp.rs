@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::desk::{Ask, Desk, Line, Step};
 use super::lifeline::{Closing, Guest, Guests};
-use super::message::IDLE;
 use super::places::Place;
 use super::site::Answers;
 
@@ -39,28 +38,34 @@ pub(super) async fn serve<A: Answers, S: AsyncRead + AsyncWrite>(
     let (mut inbox, mut outbox) = (BytesMut::new(), Outbox::default());
     let mut flights = FuturesUnordered::new();
     let mut open = true;
-    let idle = tokio::time::sleep(IDLE);
+    let limits = desk.how().limits;
+    let mut left = limits.questions.unwrap_or(u32::MAX);
+    let idle = tokio::time::sleep(limits.first);
     tokio::pin!(idle);
     loop {
         let mut progress = false;
         desk.refresh();
         while flights.len() < PIPELINE
             && outbox.bytes.len() < WAITING
+            && left > 0
             && let Some(message) = next(&mut inbox)?
         {
             progress = true;
+            left -= u32::from(limits.questions.is_some());
             match begin(&message, line, &desk, &guests) {
                 Begun::Known(bytes) => outbox.bytes.extend_from_slice(&bytes),
                 Begun::Later(flight) => flights.push(flight),
             }
         }
+        open &= left > 0;
         let busy = !flights.is_empty() || outbox.is_waiting();
         if !open && !busy {
             return write.shutdown().await;
         }
         place.seen(busy);
         if progress {
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE);
+            idle.as_mut()
+                .reset(tokio::time::Instant::now() + limits.idle);
         }
         let room = flights.len() < PIPELINE && outbox.bytes.len() < WAITING;
         let waiting = outbox.is_waiting();
@@ -85,7 +90,8 @@ pub(super) async fn serve<A: Answers, S: AsyncRead + AsyncWrite>(
             }
         };
         if sent {
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE);
+            idle.as_mut()
+                .reset(tokio::time::Instant::now() + limits.idle);
         }
     }
 }

@@ -227,7 +227,8 @@ struct Connection<A> {
 
 impl<A: Answers> Connection<A> {
     async fn serve(self, scheme: Scheme, stream: TcpStream) -> io::Result<()> {
-        let tls = self.desk.tls().filter(|_| scheme != Scheme::Dns);
+        let tls = self.desk.how().tls.clone();
+        let tls = tls.filter(|_| scheme != Scheme::Dns);
         let Some(tls) = tls else {
             return self.speak(scheme, stream).await;
         };

@@ -138,7 +138,9 @@ fn endpoints_reload_and_lameduck() {
 
     // A broken change is told and the last good one served on; a good one is taken.
     std::fs::write(&path, "nonsense {").unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    eventually("the broken Corefile is told", || {
+        output.take().contains("Corefile parse failed")
+    });
     assert_eq!(ask("a.example"), "10.1.2.3");
     std::fs::write(&path, served_on(ports).replace("10.1.2.3", "10.1.2.4")).unwrap();
     eventually("the new Corefile is served", || {
