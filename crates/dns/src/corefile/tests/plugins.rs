@@ -245,6 +245,8 @@ fn kubernetes() {
         ),
         (10, 3)
     );
+    let arpa = plugins("kubernetes in-addr.arpa").kubernetes.unwrap();
+    assert_eq!(arpa.primary_zone(), Some(&zone("in-addr.arpa")));
     let plain = plugins("kubernetes").kubernetes.unwrap();
     assert_eq!(plain.zones, [zone("example.org")]);
     assert_eq!(

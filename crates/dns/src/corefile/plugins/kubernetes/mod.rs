@@ -104,7 +104,8 @@ impl Default for Kubernetes {
 impl Kubernetes {
     /// The zone that names in PTR answers are in: the first one that is no reverse zone.
     pub fn primary_zone(&self) -> Option<&Zone> {
-        self.zones.iter().find(|zone| !is_reverse(zone))
+        let names = self.zones.iter().find(|zone| !is_reverse(zone));
+        names.or_else(|| self.zones.first())
     }
 }
 
@@ -173,7 +174,9 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Option<Kubernetes> {
             zones: reader.zones(&args),
             ..Kubernetes::default()
         };
-        if kubernetes.zones.iter().all(is_reverse) {
+        // CoreDNS takes in-addr.arpa and ip6.arpa themselves for zones of names.
+        let below = |zone: &Zone| is_reverse(zone) && zone.depth() > 2;
+        if kubernetes.zones.iter().all(below) {
             let message = "a zone of names is missing, such as cluster.local: reverse zones alone \
                            have no names to answer with";
             let error = reader.error(message);
