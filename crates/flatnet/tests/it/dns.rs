@@ -201,10 +201,14 @@ fn every_kind_of_record(cluster: &Cluster) {
     let dashed = format!("{}.default.pod.cluster.local", first.replace('.', "-"));
     assert_eq!(dig(&[&dashed]), first);
     assert_eq!(dig(&["-x", &service]), "my-app.default.svc.cluster.local.");
-    assert_eq!(
-        dig(&["-x", &first]),
-        "my-app-0.my-app-headless.default.svc.cluster.local."
+    // Of both Services that it stands behind.
+    let names = sorted(&dig(&["-x", &first]));
+    let by_address = format!(
+        "{}.my-app.default.svc.cluster.local.",
+        first.replace('.', "-")
     );
+    let by_name = "my-app-0.my-app-headless.default.svc.cluster.local.".to_owned();
+    assert_eq!(names, [by_address, by_name]);
     assert_eq!(dig(&["dns-version.cluster.local", "TXT"]), "\"1.1.0\"");
     assert_eq!(
         dig(&["external-db.default.svc.cluster.local"]),
@@ -470,8 +474,25 @@ fn a_broken_forward_is_found_in_the_log_and_mended() {
         (!resolves("google.com")).then_some(())
     });
     assert!(resolves("kubernetes.default"));
+    let pods = [
+        "-n",
+        "kube-system",
+        "get",
+        "pods",
+        "-l",
+        "k8s-app=kube-dns",
+        "-o",
+        "jsonpath={.items[0].status.podIP}",
+    ];
+    let server = format!("@{}", cluster.kube(&pods));
     eventually("the log tells why", PATIENCE, || {
         let _ = resolves("google.com");
+        // A node's own server fails by itself: the pods are asked as another node would ask.
+        let _ = tried(
+            &cluster,
+            "test",
+            &["dig", "+tries=1", &server, "google.com"],
+        );
         let words = [
             "-n",
             "kube-system",
@@ -549,9 +570,9 @@ fn metrics_are_forwarded(cluster: &Cluster) {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(forward.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    // It goes on writing there, and ends where nobody reads.
+    let mut said = BufReader::new(forward.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
     // "Forwarding from 127.0.0.1:40123 -> 9153"
     let address = line
         .split_whitespace()
@@ -563,6 +584,7 @@ fn metrics_are_forwarded(cluster: &Cluster) {
         .output();
     let _ = forward.kill();
     let _ = forward.wait();
+    drop(said);
     let page = String::from_utf8(asked.unwrap().stdout).unwrap();
     assert!(page.contains("coredns_build_info"), "{line}: {page}");
 }
