@@ -13,7 +13,9 @@ use super::{Cache, Figures};
 
 /// The caches of a server, as long as they are used.
 #[derive(Clone, Debug, Default)]
-pub struct Caches(Arc<Mutex<Vec<(Labels, Weak<Cache>)>>>);
+pub struct Caches(Arc<Mutex<Vec<Listed>>>);
+
+type Listed = (Labels, Weak<Cache>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -52,9 +54,7 @@ impl Caches {
 
     fn figures(&self) -> Vec<(Labels, Figures)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let figures = |(labels, cache): &(Labels, Weak<Cache>)| {
-            Some((labels.clone(), cache.upgrade()?.figures()))
-        };
+        let figures = |(labels, cache): &Listed| Some((labels.clone(), cache.upgrade()?.figures()));
         all.iter().filter_map(figures).collect()
     }
 }

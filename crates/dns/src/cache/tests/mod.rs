@@ -1,4 +1,8 @@
-use std::cell::Cell;
+//! The cache as a whole: what is kept, for how long, within which bounds.
+
+mod stale;
+mod through;
+
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::corefile::plugins::{Prefetch, ServeStale};
-use crate::query::{Failure, Outcome, Transport};
+use crate::query::Transport;
 use crate::wire::{Class, Data, Edns, Question, Record, Soa, Type};
 
 fn name(text: &str) -> Name {
@@ -364,89 +368,6 @@ fn prefetch_renews_what_is_asked_for_often() {
     assert_eq!(cache.figures().prefetch, 2);
 }
 
-fn stale(refresh: Refresh) -> ServeStale {
-    ServeStale {
-        duration: seconds(3600),
-        refresh,
-        ttl: 0,
-        recheck: Duration::ZERO,
-        prefer_positive: false,
-    }
-}
-
-#[test]
-fn stale_at_once() {
-    let cache = cache(|o| o.serve_stale = Some(stale(Refresh::Immediate)));
-    let start = Instant::now();
-    let at = |s| query("a.test", Type::A, start + seconds(s));
-    ask(&cache, &at(0), &found(vec![a("a.test", 60)]));
-    let Look::Early(answer, mut ticket) = cache.look(&at(100)) else {
-        panic!("stale, and asked for")
-    };
-    assert_eq!(answer.answers[0].ttl, 0);
-    assert!(matches!(cache.look(&at(100)), Look::Hit(answer) if answer.answers[0].ttl == 0));
-    // A failure does not take its place, a denial does.
-    cache.keep(
-        &mut ticket,
-        denied(Rcode::SERVFAIL, vec![]),
-        true,
-        at(101).now,
-    );
-    let Look::Early(_, mut ticket) = cache.look(&at(3659)) else {
-        panic!("still stale")
-    };
-    let denial = denied(Rcode::NXDOMAIN, vec![soa(60, 60)]);
-    cache.keep(&mut ticket, denial, true, at(3659).now);
-    assert!(matches!(cache.look(&at(3660)), Look::Hit(a) if a.rcode == Rcode::NXDOMAIN));
-    assert!(
-        matches!(cache.look(&at(3659 + 60 + 3600)), Look::Miss(_)),
-        "too old even for that"
-    );
-    assert_eq!(cache.figures().served_stale, 3);
-}
-
-#[test]
-fn stale_when_nothing_better_comes() {
-    let cache = cache(|o| {
-        o.serve_stale = Some(ServeStale {
-            recheck: seconds(30),
-            ttl: 7,
-            ..stale(Refresh::Verify(None))
-        });
-    });
-    let start = Instant::now();
-    let at = |s| query("a.test", Type::A, start + seconds(s));
-    let (old, new) = (found(vec![a("a.test", 60)]), found(vec![a("a.test", 50)]));
-    ask(&cache, &at(0), &old);
-    let (was_old, answer) = ask(&cache, &at(100), &denied(Rcode::SERVFAIL, vec![]));
-    assert_eq!((was_old, answer.answers[0].ttl), (true, 7));
-    assert!(
-        matches!(cache.look(&at(120)), Look::Hit(_)),
-        "left alone for 30 s"
-    );
-    let (was_old, answer) = ask(&cache, &at(130), &new);
-    assert_eq!((was_old, answer.answers[0].ttl), (false, 50));
-}
-
-#[test]
-fn stale_data_before_a_denial() {
-    let cache = cache(|o| {
-        o.serve_stale = Some(ServeStale {
-            prefer_positive: true,
-            ..stale(Refresh::Verify(None))
-        });
-    });
-    let start = Instant::now();
-    let at = |s| query("a.test", Type::A, start + seconds(s));
-    ask(&cache, &at(0), &found(vec![a("a.test", 60)]));
-    let denial = denied(Rcode::NXDOMAIN, vec![soa(600, 600)]);
-    let (was_old, answer) = ask(&cache, &at(100), &denial);
-    assert_eq!((was_old, answer.rcode), (true, Rcode::NOERROR));
-    // Neither does what has no data take its place.
-    let (was_old, answer) = ask(&cache, &at(110), &denied(Rcode::NOERROR, vec![]));
-    assert_eq!((was_old, answer.answers.len()), (true, 1));
-}
-
 /// What a naive cache without bounds would have.
 #[derive(Default)]
 struct Model(HashMap<(u8, u16), (Answer, u32, u64)>);
@@ -591,144 +512,4 @@ fn workers_side_by_side() {
             .iter()
             .all(|shard| lock(shard).flights.is_empty())
     );
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_time().build().unwrap()
-}
-
-#[test]
-fn equal_questions_are_asked_once() {
-    runtime().block_on(async {
-        let cache = cache(|_| {});
-        let asked = Cell::new(0);
-        let (go, wait) = watch::channel(false);
-        let one = async |text: &str| {
-            let query = query(text, Type::A, Instant::now());
-            let next = async |_: &Query| {
-                asked.set(asked.get() + 1);
-                wait.clone().wait_for(|go| *go).await.unwrap();
-                Ok(Outcome::Answer(found(vec![a("a.test", 60)])))
-            };
-            cache
-                .answer(&query, next, |_| panic!("nothing to renew"))
-                .await
-        };
-        let all = futures::future::join4(one("a.test"), one("A.test"), one("a.TEST"), async {
-            tokio::task::yield_now().await;
-            go.send(true).unwrap();
-        });
-        let (first, second, third, ()) = all.await;
-        assert_eq!(asked.get(), 1);
-        assert_eq!(first.clone().unwrap(), second.unwrap_by(first.clone()));
-        let Ok(Outcome::Answer(third)) = third else {
-            panic!("{third:?}")
-        };
-        assert!(third.answers[0].name.is_exactly(&name("a.TEST")));
-    });
-}
-
-/// Compares answers but for who gave them.
-trait SameAnswer {
-    fn unwrap_by(self, other: Result<Outcome, Failure>) -> Outcome;
-}
-
-impl SameAnswer for Result<Outcome, Failure> {
-    fn unwrap_by(self, other: Result<Outcome, Failure>) -> Outcome {
-        match (self, other) {
-            (Ok(Outcome::Answer(mut mine)), Ok(Outcome::Answer(other))) => {
-                mine.by = other.by;
-                Outcome::Answer(mine)
-            }
-            (mine, _) => mine.unwrap(),
-        }
-    }
-}
-
-#[test]
-fn who_waits_asks_when_the_first_goes_away() {
-    runtime().block_on(async {
-        let cache = cache(|_| {});
-        let query = query("a.test", Type::A, Instant::now());
-        let never = async |_: &Query| std::future::pending().await;
-        let soon = async |_: &Query| Ok(Outcome::Answer(found(vec![a("a.test", 60)])));
-        let mut first = Box::pin(cache.answer(&query, never, |_| {}));
-        let second = cache.answer(&query, soon, |_| {});
-        assert!(futures::poll!(&mut first).is_pending());
-        let mut second = Box::pin(second);
-        assert!(futures::poll!(&mut second).is_pending());
-        drop(first);
-        assert!(matches!(second.await, Ok(Outcome::Answer(a)) if a.answers.len() == 1));
-    });
-}
-
-#[test]
-fn a_failure_is_told_once_and_kept() {
-    runtime().block_on(async {
-        let cache = cache(|_| {});
-        let query = query("a.test", Type::A, Instant::now());
-        let failure = Failure {
-            rcode: Rcode::SERVFAIL,
-            text: "read udp: i/o timeout".into(),
-            by: "forward",
-        };
-        let fails = async |_: &Query| Err(failure.clone());
-        assert_eq!(
-            cache.answer(&query, fails, |_| {}).await,
-            Err(failure.clone())
-        );
-        let never = async |_: &Query| panic!("asked again at once");
-        let again = cache.answer(&query, never, |_| {}).await;
-        assert!(matches!(again, Ok(Outcome::Answer(a)) if a.rcode == Rcode::SERVFAIL));
-    });
-}
-
-#[test]
-fn verified_within_a_time() {
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime(), async {
-        let verify = Refresh::Verify(Some(Duration::from_millis(20)));
-        let cache = cache(|o| o.serve_stale = Some(stale(verify)));
-        let start = Instant::now();
-        let (old, new) = (found(vec![a("a.test", 60)]), found(vec![a("a.test", 50)]));
-        ask(&cache, &query("a.test", Type::A, start), &old);
-        let question = query("a.test", Type::A, start + seconds(100));
-        let unused = async |_: &Query| panic!("asked in the foreground");
-        let run = |wait: u64, answer: &Answer| {
-            let answer = answer.clone();
-            move |renewal: Renewal| {
-                tokio::task::spawn_local(renewal.run(async move |_: &Query| {
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
-                    Ok(Outcome::Answer(answer))
-                }));
-            }
-        };
-        let outcome = cache.answer(&question, unused, run(3_600_000, &new)).await;
-        assert!(
-            matches!(outcome, Ok(Outcome::Answer(a)) if a.answers[0].ttl == 0),
-            "stale"
-        );
-        // Who comes while that goes on does not wait.
-        let panics = |_| panic!("two renewals");
-        let outcome = cache.answer(&question, unused, panics).await;
-        assert!(
-            matches!(outcome, Ok(Outcome::Answer(a)) if a.answers[0].ttl == 0),
-            "stale"
-        );
-
-        let other = query("b.test", Type::A, start + seconds(100));
-        ask(
-            &cache,
-            &query("b.test", Type::A, start),
-            &found(vec![a("b.test", 60)]),
-        );
-        let outcome = cache
-            .answer(&other, unused, run(0, &found(vec![a("b.test", 50)])))
-            .await;
-        assert!(
-            matches!(outcome, Ok(Outcome::Answer(a)) if a.answers[0].ttl == 50),
-            "fresh"
-        );
-    });
 }
