@@ -212,9 +212,12 @@ impl<A: Answers> Desk<A> {
     ) -> Range<usize> {
         let mut out = self.out.borrow_mut();
         let begin = out.len();
+        let stream = matches!(query.transport, Transport::Tcp | Transport::Tls);
         let answers = match outcome {
             Outcome::Answer(answer) => std::slice::from_ref(answer),
-            Outcome::Messages(answers) => answers.as_slice(),
+            Outcome::Messages(answers) if stream => answers.as_slice(),
+            // Only a connection has room for more than one.
+            Outcome::Messages(answers) => answers.get(..1).unwrap_or_default(),
             Outcome::Drop => &[],
         };
         for answer in answers {
