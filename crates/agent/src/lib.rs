@@ -133,7 +133,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     );
     let names = names::Names::new(
         &options.node,
-        options.resolv_conf,
+        &options.resolv_conf,
         publisher.clone(),
         board.clone(),
     );

@@ -8,7 +8,7 @@ mod server;
 mod status;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -68,7 +68,7 @@ impl Names {
     /// For the node called `node`, whose own resolver configuration is at `resolv_conf`.
     pub(crate) fn new(
         node: &str,
-        resolv_conf: PathBuf,
+        resolv_conf: &Path,
         publisher: Arc<Publisher>,
         board: Board,
     ) -> Self {
@@ -199,6 +199,14 @@ impl Names {
             self.stop(&ended);
             self.trouble = Some(format!("node DNS: {ended}; it is started again"));
         }
+        if let Some(why) = self.running.as_ref().and_then(Running::looping) {
+            let (why, same) = (why.to_owned(), self.is_tried(&wanted));
+            self.stop("what it forwards comes back to it");
+            if same {
+                self.refuse(&wanted, &why);
+                return None;
+            }
+        }
         if self.running.is_some() {
             self.reload(&wanted);
             return Some(probe::EVERY);
@@ -266,8 +274,7 @@ impl Names {
 
     /// Serves what is written now; what cannot be understood leaves the last one in force.
     fn reload(&mut self, corefile: &Corefile) {
-        let text = |(tried, _): &(Corefile, Option<String>)| tried.text == corefile.text;
-        if self.tried.as_ref().is_some_and(text) {
+        if self.is_tried(corefile) {
             return;
         }
         let Some(running) = &mut self.running else {
@@ -282,6 +289,11 @@ impl Names {
             }
             Err(wrong) => self.refuse(corefile, &wrong),
         }
+    }
+
+    fn is_tried(&self, corefile: &Corefile) -> bool {
+        let tried = self.tried.as_ref();
+        tried.is_some_and(|(tried, _)| tried.text == corefile.text)
     }
 
     fn accept(&mut self, corefile: &Corefile) {

@@ -1,10 +1,11 @@
 //! The server itself: a Corefile at the node's addresses.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -13,6 +14,7 @@ use dns::chain::Resources;
 use dns::corefile::files::Files;
 use dns::corefile::{Corefile, Scheme, Sources, parse};
 use dns::plan::View;
+use dns::plugins::looping::Finding;
 use dns::plugins::output::Output;
 use dns::serve::{Bound, Options, Served, ServedError, Sockets};
 use futures::FutureExt as _;
@@ -23,6 +25,8 @@ use super::probe;
 use super::status::Board;
 
 const PORT: u16 = 53;
+/// Where the text is from, in what is said about it.
+const PLACE: &str = "Corefile";
 /// More threads than this a node's names hardly ever need.
 const MOST_WORKERS: usize = 8;
 /// So many mistakes of a Corefile are told.
@@ -30,7 +34,6 @@ const MOST_MISTAKES: usize = 5;
 
 /// What servers have in common, one after the other.
 pub(crate) struct Shared {
-    resolv_conf: PathBuf,
     resources: Resources,
     metrics: Arc<dns::metrics::Metrics>,
     workers: usize,
@@ -53,20 +56,32 @@ pub(crate) struct Running {
     pub addresses: Vec<IpAddr>,
     pub since: SystemTime,
     deaf: Arc<AtomicBool>,
-    _probe: Task,
+    looping: Arc<OnceLock<String>>,
+    _tasks: [Task; 2],
 }
 
 impl Running {
-    pub(super) fn new(interception: Interception, server: Served, addresses: Vec<IpAddr>) -> Self {
+    pub(super) fn new(
+        interception: Interception,
+        (server, finding): (Served, Finding),
+        addresses: Vec<IpAddr>,
+    ) -> Self {
         let deaf = Arc::new(AtomicBool::new(false));
         let probe = probe::run(addresses.clone(), Arc::clone(&deaf));
+        let looping = Arc::new(OnceLock::new());
+        let found = Arc::clone(&looping);
+        let listen = async move {
+            let why = finding.found().await;
+            let _ = found.set(why);
+        };
         Self {
             interception,
             server,
             addresses,
             since: SystemTime::now(),
             deaf,
-            _probe: Task(tokio::spawn(probe)),
+            looping,
+            _tasks: [Task(tokio::spawn(probe)), Task(tokio::spawn(listen))],
         }
     }
 
@@ -76,6 +91,11 @@ impl Running {
         deaf.then(|| "it does not answer any more".to_owned())
     }
 
+    /// What it forwards comes back to it: with this Corefile it must not run.
+    pub(super) fn looping(&self) -> Option<&str> {
+        self.looping.get().map(String::as_str)
+    }
+
     /// Nothing leads here any more; what has come is answered.
     pub(super) fn stop(self) {
         drop(self.interception);
@@ -83,30 +103,35 @@ impl Running {
     }
 }
 
-/// The node's own files, where its resolver configuration may be elsewhere.
-struct OfNode<'a>(&'a PathBuf);
+/// The node's own files.
+#[derive(Default)]
+struct OfNode {
+    /// What is not on the node: in the DNS Service's pods, which have volumes, it may be.
+    missing: RefCell<Option<String>>,
+}
 
-impl Sources for OfNode<'_> {
+impl Sources for OfNode {
     fn variable(&self, name: &str) -> String {
         Files.variable(name)
     }
 
     fn matching(&self, pattern: &str) -> io::Result<Vec<String>> {
-        Files.matching(pattern)
+        let found = Files.matching(pattern)?;
+        if found.is_empty() {
+            self.missing.replace(Some(pattern.to_owned()));
+        }
+        Ok(found)
     }
 
     fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
-        match path {
-            "/etc/resolv.conf" => Files.read(&self.0.to_string_lossy(), limit),
-            other => Files.read(other, limit),
-        }
+        Files.read(path, limit)
     }
 }
 
 impl Shared {
     pub(super) fn new(
         node: &str,
-        resolv_conf: PathBuf,
+        resolv_conf: &Path,
         view: Arc<ArcSwapOption<View>>,
         board: &Board,
     ) -> Self {
@@ -134,10 +159,9 @@ impl Shared {
                     resolv_conf: Some(resolv_conf.to_string_lossy().into_owned()),
                     ..Default::default()
                 },
-                looping: Default::default(),
+                looping: Finding::default(),
                 started: Instant::now(),
             },
-            resolv_conf,
             metrics: Arc::clone(board.metrics()),
             workers: cores.min(MOST_WORKERS),
         }
@@ -145,29 +169,17 @@ impl Shared {
 
     /// What is written; else what is wrong with it.
     pub(super) fn parse(&self, text: &str) -> Result<Corefile, String> {
-        let sources = OfNode(&self.resolv_conf);
-        match parse("Corefile", text, PORT, &sources) {
-            Ok((corefile, _)) if !is_plain(&corefile) => {
-                Err(format!("nothing is served on port {PORT}"))
-            }
-            Ok((corefile, warnings)) => {
-                for warning in warnings {
-                    tracing::info!("{warning}");
-                }
-                Ok(corefile)
-            }
-            Err(errors) => {
-                let mut told: Vec<String> = errors
-                    .iter()
-                    .take(MOST_MISTAKES)
-                    .map(ToString::to_string)
-                    .collect();
-                if errors.len() > MOST_MISTAKES {
-                    told.push(format!("and {} more", errors.len() - MOST_MISTAKES));
-                }
-                Err(told.join("; "))
-            }
+        let sources = OfNode::default();
+        let parsed = parse(PLACE, text, PORT, &sources);
+        if let Some(missing) = sources.missing.take() {
+            return Err(absent("import", &missing));
         }
+        let (corefile, warnings) = parsed.map_err(|errors| told(&errors))?;
+        let corefile = of_node(corefile)?;
+        for warning in warnings {
+            tracing::info!("{warning}");
+        }
+        Ok(corefile)
     }
 
     /// The outer error is the node's, the inner one the Corefile's.
@@ -175,7 +187,7 @@ impl Shared {
         &self,
         corefile: &Corefile,
         addresses: &[IpAddr],
-    ) -> Result<Result<Served, String>, String> {
+    ) -> Result<Result<(Served, Finding), String>, String> {
         let mut bound = Vec::new();
         for ip in addresses {
             let at = SocketAddr::new(*ip, PORT);
@@ -193,12 +205,15 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             bound: Bound::Node(bound),
         };
+        // Each server's own: what one finds is nothing against the next.
+        let looping = Finding::default();
         let resources = Resources {
             local: addresses.to_vec(),
+            looping: looping.clone(),
             ..self.resources.clone()
         };
         match Served::start(corefile, resources, options) {
-            Ok(served) => Ok(Ok(served)),
+            Ok(served) => Ok(Ok((served, looping))),
             Err(ServedError::Listen(error)) => Err(error.to_string()),
             Err(wrong) => Ok(Err(wrong.to_string())),
         }
@@ -219,9 +234,76 @@ impl Shared {
     }
 }
 
-/// Whether anything of it is the nodes' matter: what it says of other ports and transports is for
-/// the pods of the DNS Service.
-fn is_plain(corefile: &Corefile) -> bool {
+/// What of a Corefile holds on a node as it does in the DNS Service's pods; else what does not.
+/// Other ports and transports are the pods' matter.
+fn of_node(mut corefile: Corefile) -> Result<Corefile, String> {
     let mut all = corefile.servers.iter().flat_map(|block| &block.addresses);
-    all.any(|one| (one.scheme, one.port) == (Scheme::Dns, PORT))
+    if !all.any(|one| (one.scheme, one.port) == (Scheme::Dns, PORT)) {
+        return Err(format!("nothing is served on port {PORT}"));
+    }
+    let kubernetes = corefile.servers.iter();
+    for options in kubernetes.filter_map(|block| block.plugins.kubernetes.as_ref()) {
+        if options.endpoint.is_some() || options.kubeconfig.is_some() {
+            return Err("kubernetes: it is about an API server of its own, and the agent knows its own cluster".to_owned());
+        }
+    }
+    let blocks = corefile.servers.iter_mut();
+    for hosts in blocks.filter_map(|block| block.plugins.hosts.as_mut()) {
+        if hosts.file == "/etc/hosts" {
+            // That of a pod names the pod. A node's own names are not for pods.
+            hosts.file = "/dev/null".to_owned();
+        } else if !Path::new(&hosts.file).exists() {
+            return Err(absent("hosts", &hosts.file));
+        }
+    }
+    Ok(corefile)
+}
+
+fn absent(plugin: &str, file: &str) -> String {
+    format!("{plugin}: {file} is not on the node")
+}
+
+fn told(errors: &[dns::corefile::Error]) -> String {
+    let some = errors.iter().take(MOST_MISTAKES);
+    let mut told: Vec<String> = some.map(ToString::to_string).collect();
+    if errors.len() > MOST_MISTAKES {
+        told.push(format!("and {} more", errors.len() - MOST_MISTAKES));
+    }
+    told.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Corefile, String> {
+        let board = Board::default();
+        let resolv_conf = Path::new("/etc/resolv.conf");
+        Shared::new("node1", resolv_conf, Arc::default(), &board).parse(text)
+    }
+
+    #[test]
+    fn what_holds_only_in_pods_is_refused() {
+        let wrong = |text| parsed(text).unwrap_err();
+        assert_eq!(
+            wrong(". {\n import /etc/coredns/custom/*.override\n}"),
+            "import: /etc/coredns/custom/*.override is not on the node"
+        );
+        assert_eq!(
+            wrong(". {\n hosts /etc/coredns/NodeHosts\n}"),
+            "hosts: /etc/coredns/NodeHosts is not on the node"
+        );
+        assert_eq!(
+            wrong("tls://. {\n whoami\n}"),
+            "nothing is served on port 53"
+        );
+        assert!(wrong(". {\n whoami2\n}").starts_with("Corefile:2: "));
+    }
+
+    #[test]
+    fn a_nodes_own_names_are_not_for_pods() {
+        let corefile = parsed(". {\n hosts\n}").unwrap();
+        let plugins = &corefile.servers[0].plugins;
+        assert_eq!(plugins.hosts.as_ref().unwrap().file, "/dev/null");
+    }
 }

@@ -293,3 +293,22 @@ fn who_may_not_ask_is_told_of_by_the_policys_name() {
         resolve(&pod.netns, Duration::from_millis(100)) == is(1)
     });
 }
+
+/// The node's resolver leads to the cluster's DNS, which is the node itself.
+#[test]
+fn a_server_that_asks_itself_is_taken_away_and_told_of() {
+    if !testing::root("a_server_that_asks_itself_is_taken_away_and_told_of") {
+        return;
+    }
+    let (node, agent) = started();
+    tell(&agent, Some(". {\n  forward . 10.96.0.10\n  loop\n}\n"));
+    eventually("it is told", || {
+        let problems = status(&node)["problems"].to_string();
+        problems.contains("Loop") && problems.contains("the DNS Service does")
+    });
+    assert!(!leads(&node));
+    write(&agent, 1);
+    eventually("the node answers", || {
+        resolve(&node.netns, PATIENCE) == is(1)
+    });
+}

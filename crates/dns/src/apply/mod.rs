@@ -78,27 +78,6 @@ impl Interception {
         Ok(())
     }
 
-    /// Leads nothing here any more; the claim stays. The sockets are to be open still, for what
-    /// is under way.
-    pub fn release(&mut self) -> Result<(), Error> {
-        self.led = None;
-        let chains = ["prerouting", "output", "queries", "take"];
-        let have = self.nftables.read(Family::Inet, TABLE)?;
-        let there = |name: &&str| {
-            let have = have.as_ref();
-            have.is_some_and(|have| have.chains.contains_key(*name))
-        };
-        let there: Vec<String> = chains
-            .iter()
-            .filter(|name| there(name))
-            .map(|name| (*name).to_owned())
-            .collect();
-        let mut ops = vec![Op::OwnTable];
-        ops.extend(there.iter().cloned().map(Op::FlushChain));
-        ops.extend(there.into_iter().map(Op::DeleteChain));
-        self.nftables.apply(&transaction(ops))
-    }
-
     /// What is led here.
     pub fn led(&self) -> Option<&[IpAddr]> {
         self.led.as_ref().map(|(addresses, _)| addresses.as_slice())
