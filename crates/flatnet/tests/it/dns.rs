@@ -474,20 +474,20 @@ fn a_broken_forward_is_found_in_the_log_and_mended() {
         (!resolves("google.com")).then_some(())
     });
     assert!(resolves("kubernetes.default"));
-    let pods = [
-        "-n",
-        "kube-system",
-        "get",
-        "pods",
-        "-l",
-        "k8s-app=kube-dns",
-        "-o",
-        "jsonpath={.items[0].status.podIP}",
-    ];
-    let server = format!("@{}", cluster.kube(&pods));
     eventually("the log tells why", PATIENCE, || {
         let _ = resolves("google.com");
         // A node's own server fails by itself: the pods are asked as another node would ask.
+        let ready = "jsonpath={.subsets[0].addresses[0].ip}";
+        let pods = [
+            "-n",
+            "kube-system",
+            "get",
+            "endpoints",
+            "kube-dns",
+            "-o",
+            ready,
+        ];
+        let server = format!("@{}", cluster.kube(&pods));
         let _ = tried(
             &cluster,
             "test",

@@ -12,13 +12,15 @@ use crate::cluster::{Cluster, eventually};
 pub const GOOGLE: &str = "198.51.100.7";
 
 const COREFILE: &str = "\
+google.com example.org {
+    log
+    hosts {
+        198.51.100.7 google.com www.example.org
+    }
+}
 . {
     log
     errors
-    hosts {
-        198.51.100.7 google.com www.example.org
-        fallthrough
-    }
     template ANY ANY {
         rcode NXDOMAIN
     }
