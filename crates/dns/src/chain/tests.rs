@@ -540,3 +540,131 @@ async fn files_are_read_again() {
     );
     tends.iter().for_each(|tend| tend.abort());
 }
+
+#[tokio::test]
+async fn templates_come_before_the_cluster() {
+    let server = server(
+        ". {\n kubernetes cluster.local\n\
+         template IN A cluster.local {\n match ^(?P<n>[0-9]+)\\.numbers\\.\n\
+         answer \"{{ .Name }} 60 IN A 10.0.0.{{ .Group.n }}\"\n fallthrough\n }\n\
+         template IN ANY alias {\n answer \"{{ .Name }} 60 IN CNAME web.default.svc.cluster.local.\"\n }\n\
+         template IN A broken {\n answer \"{{ .Name }} 60 IN A {{ index .Match 7 }}\"\n }\n errors\n}\n",
+    );
+    assert_eq!(
+        server.says("7.numbers.cluster.local", Type::A).await,
+        "NOERROR; 7.numbers.cluster.local. A 10.0.0.7"
+    );
+    assert_eq!(
+        server.says("web.default.svc.cluster.local", Type::A).await,
+        "NOERROR; web.default.svc.cluster.local. A 10.96.0.7"
+    );
+    assert_eq!(
+        server.says("x.alias", Type::A).await,
+        "NOERROR; x.alias. CNAME web.default.svc.cluster.local.; \
+         web.default.svc.cluster.local. A 10.96.0.7"
+    );
+    // Other types are not chased.
+    assert_eq!(
+        server.says("x.alias", Type::TXT).await,
+        "NOERROR; x.alias. CNAME web.default.svc.cluster.local."
+    );
+    assert_eq!(server.says("x.broken", Type::A).await, "SERVFAIL");
+    assert_eq!(
+        server.output.take(),
+        "[ERROR] plugin/errors: 2 x.broken. A: index out of range: 7\n"
+    );
+}
+
+#[tokio::test]
+async fn an_alias_of_itself_ends() {
+    let server = server(
+        ". {\n template IN A round {\n answer \"{{ .Name }} 60 IN CNAME {{ .Name }}\"\n }\n}\n",
+    );
+    let answer = server.answer(&mut query("a.round", Type::A)).await;
+    assert!(answer.answers.len() < 12, "{}", answer.answers.len());
+}
+
+#[tokio::test]
+async fn a_template_that_is_not_understood_is_told_with_its_line() {
+    let error = try_server(". {\n template IN A . {\n  answer \"{{ .Nmae }}\"\n }\n}\n").err();
+    let error = error.unwrap();
+    assert!(
+        error.starts_with("Corefile:3: template: there is no .Nmae, but "),
+        "{error}"
+    );
+    let error = try_server(". {\n whoami\n view v {\n  expr foo()\n }\n}\n").err();
+    assert_eq!(error.unwrap(), "Corefile:4: view: there is no function foo");
+}
+
+#[tokio::test]
+async fn a_search_path_is_gone_through_by_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    std::fs::write(&path, "search ns.svc.cluster.local svc.cluster.local\n").unwrap();
+    let server = server(&format!(
+        ". {{\n autopath {}\n hosts /nowhere {{\n 10.0.0.1 www.example.org\n fallthrough\n }}\n\
+         template IN ANY . {{\n rcode NXDOMAIN\n match .*local.$ none.*\n fallthrough\n }}\n}}\n",
+        path.display()
+    ));
+    assert_eq!(
+        server
+            .says("www.example.org.ns.svc.cluster.local", Type::A)
+            .await,
+        "NOERROR; www.example.org.ns.svc.cluster.local. CNAME www.example.org.; \
+         www.example.org. A 10.0.0.1"
+    );
+    assert_eq!(
+        server.says("none.ns.svc.cluster.local", Type::A).await,
+        "NXDOMAIN"
+    );
+    assert_eq!(
+        server
+            .says("www.example.org.svc.cluster.local", Type::A)
+            .await,
+        "NXDOMAIN"
+    );
+}
+
+#[tokio::test]
+async fn views_choose_among_blocks_of_one_zone() {
+    let server = server(
+        ". {\n view v6 {\n expr type() in ['AAAA'] && incidr(client_ip(), '10.244.0.0/16')\n }\n\
+         erratic {\n drop 0\n }\n}\n. {\n view bad {\n expr incidr('x', 'y')\n }\n any\n}\n. {\n whoami\n}\n",
+    );
+    assert_eq!(
+        server.says("a", Type::AAAA).await,
+        "NOERROR; a. AAAA 2001:db8::53"
+    );
+    assert_eq!(server.says("a", Type::A).await, "NOERROR");
+    let mut elsewhere = query("a", Type::AAAA);
+    elsewhere.client = "10.9.9.9:1".parse().unwrap();
+    assert_eq!(shown(&server.answer(&mut elsewhere).await), "NOERROR");
+    assert_eq!(server.router.sites()[0].chain.view_name(), "v6");
+}
+
+#[tokio::test]
+async fn the_clusters_zone_is_given_away_whole() {
+    let server =
+        server(". {\n transfer cluster.local {\n to *\n }\n kubernetes cluster.local\n}\n");
+    let mut zone = query("cluster.local", Type::AXFR);
+    zone.transport = Transport::Tcp;
+    let Outcome::Messages(messages) = server.outcome(&mut zone).await else {
+        panic!("no zone");
+    };
+    let names: Vec<String> = messages[0]
+        .answers
+        .iter()
+        .map(|record| record.name.to_string())
+        .collect();
+    assert_eq!(
+        (names.first(), names.last()),
+        (Some(&"cluster.local.".to_owned()), names.first())
+    );
+    assert!(
+        names.contains(&"web.default.svc.cluster.local.".to_owned()),
+        "{names:?}"
+    );
+    // Without `transfer` nobody gets it.
+    let closed = super::tests::server(". {\n kubernetes cluster.local\n}\n");
+    assert_eq!(closed.answer(&mut zone).await.rcode, Rcode::REFUSED);
+}

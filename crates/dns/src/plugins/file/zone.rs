@@ -113,10 +113,6 @@ impl Zone {
         }
     }
 
-    pub(super) fn soa(&self) -> &Record {
-        &self.soa
-    }
-
     pub(super) fn node(&self, name: &Name) -> Option<&Node> {
         self.nodes.get(name)
     }

@@ -269,7 +269,7 @@ fn targets_of_cnames_become_others() {
         from: name("x.cdn.net"),
         to: name("x.mirror.test"),
     };
-    assert_eq!(targets, [target.clone()]);
+    assert_eq!(targets, std::slice::from_ref(&target));
     let resolved = Answer {
         answers: vec![a("x.mirror.test", 9)],
         truncated: true,
