@@ -11,6 +11,8 @@ use crate::wire::{Data, Rcode, Record};
 
 /// What stands for a value that there is not.
 const NONE: &str = "-";
+/// Options of a query that a response repeats: NSID, EXPIRE, TCP keepalive, padding.
+const REPEATED: [u16; 4] = [3, 9, 11, 12];
 /// The length of a header, and of what a question or record has besides its name.
 const HEADER: usize = 12;
 
@@ -63,6 +65,20 @@ impl Told<'_> {
             Err(Failure { rcode, .. }) if *rcode == Rcode::NXDOMAIN => Class::Denial,
             Err(_) | Ok(Outcome::Messages(_) | Outcome::Drop) => Class::Error,
         }
+    }
+
+    /// The length of the query. By the time `CoreDNS` writes the line it has taken those options
+    /// out of a query answered that the response does not repeat.
+    fn query_len(&self) -> usize {
+        let whole = query_len(self.query);
+        let (Ok(Outcome::Answer(_)), Some(edns)) = (self.reply, &self.query.edns) else {
+            return whole;
+        };
+        let left_out = edns
+            .options
+            .iter()
+            .filter(|option| !REPEATED.contains(&option.code));
+        whole - left_out.map(|option| 4 + option.data.len()).sum::<usize>()
     }
 
     fn rcode(&self) -> Option<Rcode> {
@@ -143,7 +159,7 @@ impl Value {
             Self::Name => write!(line, "{}", query.question.name.lower()),
             Self::Class => write!(line, "{}", query.question.class),
             Self::Proto => line.write_str(proto(query.transport)),
-            Self::Size => write!(line, "{}", query_len(query)),
+            Self::Size => write!(line, "{}", told.query_len()),
             Self::Remote => address(query.client.ip(), line),
             Self::Port => write!(line, "{}", query.client.port()),
             Self::Local => address(query.server.ip(), line),
@@ -222,11 +238,16 @@ pub fn query_len(query: &Query) -> usize {
     HEADER + query.question.name.as_bytes().len() + 4 + opt
 }
 
-/// The length of an answer's records, without compression.
+/// The length of an answer's records and options, without compression.
 fn records(answer: &Answer) -> usize {
+    let options = answer.options.iter().map(|option| 4 + option.data.len());
+    let opt = match answer.options.is_empty() {
+        true => 0,
+        false => 11 + options.sum::<usize>(),
+    };
     let all = [&answer.answers, &answer.authorities, &answer.additionals];
     let records = all.into_iter().flatten();
-    records.map(record_len).sum()
+    opt + records.map(record_len).sum::<usize>()
 }
 
 /// The length of a record, without compression.
@@ -298,6 +319,27 @@ mod tests {
             line("{rcode} {>rflags} {rsize}", &query, &Ok(Outcome::Drop)),
             "- - 0"
         );
+    }
+
+    #[test]
+    fn lengths_as_coredns_counts_them() {
+        let option = |code, len: usize| crate::wire::EdnsOption {
+            code,
+            data: vec![0; len].into(),
+        };
+        let mut query = query("x.blocked.test", Type::A);
+        query.edns = Some(crate::wire::Edns {
+            options: vec![option(10, 8)],
+            ..Default::default()
+        });
+        let refused = Ok(Outcome::Answer(Answer {
+            rcode: Rcode::REFUSED,
+            options: vec![option(15, 2)],
+            ..Answer::default()
+        }));
+        assert_eq!(line("{size} {rsize}", &query, &refused), "43 49");
+        let failed = Err(Failure::code(Rcode::SERVFAIL, "file"));
+        assert_eq!(line("{size} {rsize}", &query, &failed), "55 32");
     }
 
     #[test]
