@@ -133,7 +133,7 @@ fn tried(
         to: question.to.clone(),
         ok: causes.is_empty(),
         tcp_ms: None,
-        udp_ms: answered.is_ok().then(|| took.as_secs_f64() * 1000.0),
+        udp_ms: answered.is_ok().then_some(took.as_secs_f64() * 1000.0),
         mtu: None,
         denied: question
             .denied
