@@ -5,6 +5,7 @@ mod bad_policies;
 mod bad_services;
 mod balancer;
 mod cluster;
+mod conformance;
 mod dns;
 mod internet;
 mod life;
