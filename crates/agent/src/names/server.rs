@@ -145,7 +145,7 @@ impl Shared {
             .register(|registry| plugins.register(registry));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         // Where the file cannot be read the pods' own search paths are all there is.
-        let conf = std::fs::read_to_string(&resolv_conf).unwrap_or_default();
+        let conf = std::fs::read_to_string(resolv_conf).unwrap_or_default();
         let search = dns::plugins::autopath::searched(&conf);
         Self {
             resources: Resources {
