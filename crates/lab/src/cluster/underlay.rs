@@ -32,7 +32,15 @@ pub fn make(plan: &Plan) -> Result<()> {
         if named(links.link(&bridge.name))?.is_none() {
             named(links.create_link(&NewLink::new(&bridge.name, NewKind::Bridge)))?;
         }
-        let index = named(links.expect_link(&bridge.name))?.index;
+        let link = named(links.expect_link(&bridge.name))?;
+        let index = link.index;
+        // A bridge takes the lowest hardware address of its ports, another one as nodes come and
+        // go, until it is given one; and what sends to its last one is not heard.
+        let keep = LinkChange {
+            mac: link.mac,
+            ..LinkChange::default()
+        };
+        named(links.change_link(index, &keep))?;
         for address in &bridge.addresses {
             named(links.replace_address(&Address::new(index, *address).with_broadcast()))?;
         }
