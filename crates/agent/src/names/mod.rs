@@ -3,6 +3,7 @@
 //! It is there while there is a Corefile that it understands and a whole view of the cluster; the
 //! node's questions come to it only while it is there. Without it the DNS Service answers.
 
+mod peers;
 mod probe;
 mod server;
 mod status;
@@ -53,6 +54,10 @@ pub(crate) struct Names {
     /// What is written; nothing before it is known whether there is any.
     corefile: Option<Option<Corefile>>,
     addresses: Vec<IpAddr>,
+    /// The DNS Service's addresses.
+    services: Vec<IpAddr>,
+    /// Other ones may stand behind it.
+    peers_due: bool,
     mark: u32,
     running: Option<Running>,
     /// The last Corefile that was tried, and what was wrong with it.
@@ -82,6 +87,8 @@ impl Names {
             view,
             corefile: None,
             addresses: Vec::new(),
+            services: Vec::new(),
+            peers_due: true,
             mark: 0,
             running: None,
             tried: None,
@@ -94,6 +101,7 @@ impl Names {
     /// The cluster changed.
     pub(crate) fn note(&mut self, touched: &Changed) {
         self.changed.extend(touched);
+        self.peers_due |= !touched.services.is_empty() || !touched.nodes.is_empty();
     }
 
     /// What is written, or that nothing is.
@@ -105,6 +113,10 @@ impl Names {
     /// A configuration comes into force.
     pub(crate) fn configure(&mut self, config: &Config) {
         self.addresses = config.node_dns();
+        if self.services != config.cluster_dns {
+            self.services.clone_from(&config.cluster_dns);
+            self.peers_due = true;
+        }
         self.mark = mark(config.services.masquerade_bit);
         self.again = None;
     }
@@ -134,6 +146,9 @@ impl Names {
             return Outcome::default();
         }
         self.take_in(cluster);
+        if std::mem::take(&mut self.peers_due) {
+            self.shared.set_peers(cluster, &self.services);
+        }
         let before = (self.trouble.clone(), self.wrong().map(str::to_owned));
         let mut again = self.converge(netlink);
         if std::mem::take(&mut self.heal)

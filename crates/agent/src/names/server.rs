@@ -17,10 +17,13 @@ use dns::plan::View;
 use dns::plugins::looping::Finding;
 use dns::plugins::output::Output;
 use dns::serve::{Bound, Options, Served, ServedError, Sockets};
+use dns::upstream::Peers;
 use futures::FutureExt as _;
 use linux::transparent;
+use model::Cluster;
 use tokio::task::JoinHandle;
 
+use super::peers::peers;
 use super::probe;
 use super::status::Board;
 
@@ -35,6 +38,7 @@ const MOST_MISTAKES: usize = 5;
 /// What servers have in common, one after the other.
 pub(crate) struct Shared {
     resources: Resources,
+    peers: Arc<Peers>,
     metrics: Arc<dns::metrics::Metrics>,
     workers: usize,
 }
@@ -147,7 +151,9 @@ impl Shared {
         // Where the file cannot be read the pods' own search paths are all there is.
         let conf = std::fs::read_to_string(resolv_conf).unwrap_or_default();
         let search = dns::plugins::autopath::searched(&conf);
+        let peers = Arc::new(Peers::default());
         Self {
+            peers: Arc::clone(&peers),
             resources: Resources {
                 view,
                 output: Arc::new(output),
@@ -157,6 +163,7 @@ impl Shared {
                 host: node.to_owned(),
                 upstream: dns::upstream::Resources {
                     resolv_conf: Some(resolv_conf.to_string_lossy().into_owned()),
+                    peers: Some(peers),
                     ..Default::default()
                 },
                 looping: Finding::default(),
@@ -165,6 +172,13 @@ impl Shared {
             metrics: Arc::clone(board.metrics()),
             workers: cores.min(MOST_WORKERS),
         }
+    }
+
+    /// Who is asked where the upstreams have no answer: the pods of the Service at one of these
+    /// addresses.
+    pub(super) fn set_peers(&self, cluster: &Cluster, services: &[IpAddr]) {
+        self.peers
+            .set(peers(cluster, services, &self.resources.host));
     }
 
     /// What is written; else what is wrong with it.

@@ -4,18 +4,19 @@
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use agent::{Corefile, Update};
 use dns::render::nftables::TABLE;
 use linux::{NetNs, Netlink, Nftables, Route, run_in};
-use model::{Config, Labels};
+use model::{Change, Config, EndpointSlice, Labels, Protocol, Service, ServicePort, SlicePort};
 use nft::Family;
 use pods::wire::{Answer, Request, ask};
 use serde_json::Value;
 
-use crate::node::{Agent, METRICS, Node, eventually};
+use crate::node::{Agent, METRICS, Node, eventually, slice};
 use crate::pod::{Pod, namespace, policy};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -255,7 +256,7 @@ fn who_may_not_ask_is_told_of_by_the_policys_name() {
     pod.attach(&node, None).unwrap();
     let mut object = pod.object(Labels::default());
     object.ips = pod.ip.into_iter().collect();
-    agent.change(model::Change::Pod(std::sync::Arc::new(object)));
+    agent.change(Change::Pod(std::sync::Arc::new(object)));
 
     let ip = pod.ip.unwrap().to_string();
     eventually("whose its address is", || {
@@ -288,7 +289,7 @@ fn who_may_not_ask_is_told_of_by_the_policys_name() {
     for part in ["closed/policy", "10.96.0.10", "\"web\""] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    agent.change(model::Change::PolicyGone("closed".into(), "policy".into()));
+    agent.change(Change::PolicyGone("closed".into(), "policy".into()));
     eventually("it may ask", || {
         resolve(&pod.netns, Duration::from_millis(100)) == is(1)
     });
@@ -310,5 +311,70 @@ fn a_server_that_asks_itself_is_taken_away_and_told_of() {
     write(&agent, 1);
     eventually("the node answers", || {
         resolve(&node.netns, PATIENCE) == is(1)
+    });
+}
+
+/// Upstreams that refuse, and a server of the cluster's beside this node that knows the name.
+#[test]
+fn the_dns_services_pods_are_asked_where_the_upstreams_fail() {
+    if !testing::root("the_dns_services_pods_are_asked_where_the_upstreams_fail") {
+        return;
+    }
+    let (node, agent) = started();
+    tell(&agent, Some(". {\n  forward . 127.0.0.1:9\n}\n"));
+    eventually("the node says that nobody answers", || {
+        resolve(&node.netns, PATIENCE) == Err(ErrorKind::NotFound)
+    });
+    let pod = Pod::add(&node, "kube-system", "coredns-0");
+    let socket = run_in(&pod.netns, || UdpSocket::bind("0.0.0.0:5353").unwrap()).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let peer = std::thread::spawn(move || {
+        let mut question = [0; 512];
+        let (len, from) = socket.recv_from(&mut question).unwrap();
+        // The same name, its address behind it.
+        let end = 12 + 11 + 4;
+        let mut answer = question[..end.min(len)].to_vec();
+        answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        answer.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x05\x00\x04\xc0\x00\x02\x09");
+        socket.send_to(&answer, from).unwrap();
+        from.ip()
+    });
+    agent.change(Change::Service(Arc::new(Service {
+        namespace: "kube-system".into(),
+        name: "kube-dns".into(),
+        cluster_ips: vec![SERVICE.into()],
+        ports: vec![ServicePort {
+            name: "dns".into(),
+            protocol: Protocol::Udp,
+            port: 53,
+            node_port: None,
+        }],
+        ..Service::default()
+    })));
+    let ip = match pod.ip {
+        Some(IpAddr::V4(ip)) => ip.octets(),
+        other => panic!("{other:?}"),
+    };
+    let Change::Slice(of_pod) = slice("kube-dns", &[ip]) else {
+        panic!("a slice")
+    };
+    agent.change(Change::Slice(Arc::new(EndpointSlice {
+        namespace: "kube-system".into(),
+        ports: vec![SlicePort {
+            name: "dns".into(),
+            protocol: Protocol::Udp,
+            port: Some(5353),
+        }],
+        ..Arc::unwrap_or_clone(of_pod)
+    })));
+    eventually("the pod answers", || {
+        resolve(&node.netns, PATIENCE) == is(9)
+    });
+    assert_eq!(peer.join().unwrap(), IpAddr::from([10, 244, 1, 1]));
+    agent.change(Change::SliceGone("kube-system".into(), "kube-dns-1".into()));
+    eventually("nobody is asked any more", || {
+        resolve(&node.netns, PATIENCE) == Err(ErrorKind::NotFound)
     });
 }
