@@ -189,7 +189,17 @@ impl Wires {
                 };
                 match self.node.create_link(&new) {
                     Err(error) if !error.is_exists() => return Err(error),
-                    _ => self.node.expect_link(BRIDGE)?,
+                    _ => {
+                        let made = self.node.expect_link(BRIDGE)?;
+                        // Given its own hardware address it keeps it: else it takes the lowest of
+                        // its ports, another one as pods come and go.
+                        let keep = LinkChange {
+                            mac: made.mac,
+                            ..LinkChange::default()
+                        };
+                        self.node.change_link(made.index, &keep)?;
+                        made
+                    }
                 }
             }
         };
