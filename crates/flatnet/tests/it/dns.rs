@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, eventually, root, text};
 use crate::internet::{GOOGLE, Internet};
+use crate::stock_clients;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -137,7 +138,7 @@ pub fn tried(cluster: &Cluster, pod: &str, words: &[&str]) -> (bool, String) {
 }
 
 /// A field of an object.
-fn field(cluster: &Cluster, object: &str, path: &str) -> String {
+pub fn field(cluster: &Cluster, object: &str, path: &str) -> String {
     cluster.kube(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
 }
 
@@ -157,7 +158,7 @@ fn names_are_resolved_as_the_guides_show() {
     apply(&cluster, OBJECTS);
     ready(&cluster);
     every_kind_of_record(&cluster);
-    stock_clients(&cluster);
+    stock_clients::all(&cluster);
     search_path(&cluster, &internet);
     settings_of_pods(&cluster);
     questions_of_people(&cluster);
@@ -226,65 +227,6 @@ fn every_kind_of_record(cluster: &Cluster) {
     );
     assert_eq!(status("default.svc.cluster.local", "A"), "NOERROR");
     assert_eq!(status("nowhere.svc.cluster.local", "A"), "NXDOMAIN");
-}
-
-/// The programs that people run in pods.
-fn stock_clients(cluster: &Cluster) {
-    let service = field(cluster, "svc/my-app", ".spec.clusterIP");
-    for (pod, words) in [
-        ("netshoot", &["getent", "hosts", "my-app"][..]),
-        ("netshoot", &["nslookup", "my-app"]),
-        ("netshoot", &["nslookup", "my-app.default"]),
-        ("netshoot", &["host", "my-app"]),
-        ("netshoot", &["dig", "+search", "+short", "my-app"]),
-        ("busybox", &["nslookup", "my-app.default.svc.cluster.local"]),
-        ("busybox", &["ping", "-c1", "-W1", "-q", "my-app"]),
-        (
-            "curl",
-            &[
-                "curl",
-                "-s",
-                "-o/dev/null",
-                "-w%{remote_ip}",
-                "http://my-app",
-            ],
-        ),
-        (
-            "curl",
-            &[
-                "curl",
-                "-s",
-                "-o/dev/null",
-                "-w%{remote_ip}",
-                "http://my-app.default",
-            ],
-        ),
-        ("host-net", &["getent", "hosts", "my-app"]),
-    ] {
-        let (_, said) = tried(cluster, pod, words);
-        assert!(said.contains(&service), "{pod} {words:?}: {said}");
-    }
-    let page = inside(cluster, "busybox", &["wget", "-qO-", "http://my-app"]);
-    assert!(page.contains("nginx"), "{page}");
-    let own = field(cluster, "svc/kubernetes", ".spec.clusterIP");
-    let said = inside(cluster, "netshoot", &["nslookup", "kubernetes.default"]);
-    assert!(said.contains(&own) && said.contains("10.96.0.10"), "{said}");
-    let twice = inside(cluster, "netshoot", &["getent", "ahosts", "google.com"]);
-    assert!(twice.contains(GOOGLE), "{twice}");
-    // Over a connection that stays.
-    let said = inside(
-        cluster,
-        "netshoot",
-        &[
-            "dig",
-            "+tcp",
-            "+keepopen",
-            "+short",
-            "my-app.default.svc.cluster.local",
-            "google.com",
-        ],
-    );
-    assert_eq!(said, format!("{service}\n{GOOGLE}\n"));
 }
 
 /// The packets that leave a pod to port 53.
@@ -475,24 +417,8 @@ fn a_broken_forward_is_found_in_the_log_and_mended() {
     });
     assert!(resolves("kubernetes.default"));
     eventually("the log tells why", PATIENCE, || {
+        // A node whose upstreams fail asks the pods.
         let _ = resolves("google.com");
-        // A node's own server fails by itself: the pods are asked as another node would ask.
-        let ready = "jsonpath={.subsets[0].addresses[0].ip}";
-        let pods = [
-            "-n",
-            "kube-system",
-            "get",
-            "endpoints",
-            "kube-dns",
-            "-o",
-            ready,
-        ];
-        let server = format!("@{}", cluster.kube(&pods));
-        let _ = tried(
-            &cluster,
-            "test",
-            &["dig", "+tries=1", &server, "google.com"],
-        );
         let words = [
             "-n",
             "kube-system",

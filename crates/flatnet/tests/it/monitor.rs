@@ -64,13 +64,13 @@ fn apply(cluster: &Cluster, manifest: &str) {
 }
 
 /// `flatnet monitor` while it runs.
-struct Monitor {
+pub struct Monitor {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Monitor {
-    fn start(cluster: &Cluster, words: &[&str]) -> Self {
+    pub fn start(cluster: &Cluster, words: &[&str]) -> Self {
         let mut child = cluster
             .flatnet(&["monitor", "--drops"])
             .args(words)
@@ -90,7 +90,7 @@ impl Monitor {
     }
 
     /// The first line that is so.
-    fn line(&self, what: &str, is: impl Fn(&str) -> bool) -> String {
+    pub fn line(&self, what: &str, is: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
         loop {
