@@ -236,7 +236,7 @@ impl<'a> Reader<'a> {
         let (before, names): (usize, usize) = match kind {
             Type::MD | Type::MF | Type::MB | Type::MG | Type::MR => (0, 1),
             Type::MINFO | Type::RP => (0, 2),
-            Type::AFSDB | Type::RT | Type::KX => (2, 1),
+            Type::AFSDB | Type::RT => (2, 1),
             Type::PX => (2, 2),
             Type::NXT => (0, 1),
             Type::SIG => (18, 1),

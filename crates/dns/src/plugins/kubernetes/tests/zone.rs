@@ -253,10 +253,10 @@ fn zones_of_other_clusters_are_refused() {
             .unwrap_err()
             .starts_with("multicluster clusterset.local.: ")
     );
-    let mut reverse = options();
-    reverse.zones = vec![name("10.in-addr.arpa")];
+    let mut nothing = options();
+    nothing.zones.clear();
     assert!(
-        Kubernetes::new(&reverse, &[])
+        Kubernetes::new(&nothing, &[])
             .unwrap_err()
             .contains("cluster.local")
     );
