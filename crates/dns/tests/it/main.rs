@@ -5,6 +5,7 @@
 mod corefiles;
 mod forwarding;
 mod fuzzed;
+mod many;
 mod node;
 mod serve;
 mod wire;
