@@ -13,7 +13,6 @@ use prometheus_client::registry::Registry;
 pub(crate) mod drops;
 pub(crate) mod policy;
 pub(crate) mod proxy;
-mod text;
 
 use drops::DropMetrics;
 use policy::PolicyMetrics;
@@ -100,6 +99,6 @@ impl Metrics {
         if let Ok(registry) = self.registry.lock() {
             let _ = prometheus_client::encoding::text::encode(&mut open_metrics, &registry);
         }
-        text::prometheus(&open_metrics)
+        dns::metrics::prometheus_text(&open_metrics)
     }
 }

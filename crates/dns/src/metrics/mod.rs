@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub(crate) use requests::{Counters, Served, SiteLabels};
+pub use text::prometheus_text;
 
 /// All metrics of a DNS server. Plugins register theirs with [`Metrics::register`].
 #[derive(Debug)]
@@ -155,6 +156,6 @@ impl Metrics {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing into a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut open_metrics, &registry);
-        text::prometheus(&open_metrics)
+        prometheus_text(&open_metrics)
     }
 }

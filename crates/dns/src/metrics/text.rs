@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// Prometheus' text form 0.0.4 from `OpenMetrics`: there a counter's samples end in `_total` and
 /// its description does not, here both do; units and the end mark are comments nobody reads.
-pub(super) fn prometheus(open_metrics: &str) -> String {
+pub fn prometheus_text(open_metrics: &str) -> String {
     let mut counters: BTreeSet<&str> = BTreeSet::new();
     for line in open_metrics.lines() {
         if let Some(name) = line
@@ -40,7 +40,7 @@ mod tests {
         let open = "# HELP a_b Things.\n# TYPE a_b counter\na_b_total{x=\"1\"} 2\n\
                     # HELP c C.\n# TYPE c gauge\n# UNIT c seconds\nc 1\n# EOF\n";
         assert_eq!(
-            prometheus(open),
+            prometheus_text(open),
             "# HELP a_b_total Things.\n# TYPE a_b_total counter\na_b_total{x=\"1\"} 2\n\
              # HELP c C.\n# TYPE c gauge\nc 1\n"
         );
