@@ -16,6 +16,9 @@ const PORT: u16 = 1053;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// No more clients than dnsperf has when it is told nothing else would hide what a client costs.
 const CLIENTS: &str = "4";
+/// Servers and dnsperf come before whatever else the machine does: its pauses are no latency of
+/// theirs.
+const FIRST: libc::c_int = -20;
 
 /// The processors this bench may use.
 pub fn processors() -> Vec<usize> {
@@ -34,9 +37,17 @@ pub fn spawn_on(processors: &[usize], command: &mut Command) -> Child {
     }
     // A new process has what the thread has that makes it.
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+    niceness(FIRST);
     let child = command.spawn();
+    niceness(0);
     sched_setaffinity(Pid::from_raw(0), &own).unwrap();
     child.unwrap_or_else(|error| panic!("start {:?}: {error}", command.get_program()))
+}
+
+/// Of this thread.
+fn niceness(value: libc::c_int) {
+    // SAFETY: the call takes numbers and no pointers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
 }
 
 /// A DNS server that ends with its owner.
