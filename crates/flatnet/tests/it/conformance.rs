@@ -167,12 +167,15 @@ fn coredns(test: &str) -> Option<String> {
     if let Ok(path) = std::env::var("COREDNS") {
         return Some(path);
     }
-    let installed = std::env::var_os("HOME").map(|home| Path::new(&home).join("go/bin/coredns"));
-    match installed.filter(|path| path.exists()) {
-        Some(path) => path.to_str().map(str::to_owned),
-        None => testing::program(&format!("{test} (CoreDNS beside)"), "coredns")
-            .and_then(|path| path.to_str().map(str::to_owned)),
-    }
+    let homes = std::env::var_os("HOME").map(|home| Path::new(&home).join("go/bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path).chain(homes);
+    let Some(folder) = folders.find(|folder| folder.join("coredns").is_file()) else {
+        let why = "needs coredns; go install github.com/coredns/coredns@latest brings it";
+        testing::skip(&format!("{test} (CoreDNS beside)"), why);
+        return None;
+    };
+    folder.join("coredns").to_str().map(str::to_owned)
 }
 
 /// A server, ended with the test.

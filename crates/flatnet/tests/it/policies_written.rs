@@ -352,6 +352,8 @@ fn cluster_wide(cluster: &Cluster) {
     assert!(described.contains("the-rest-is-not"), "{described}");
     cluster.kube(&["delete", "cnp", "--all"]);
     passes(cluster, "guests", from, &other);
+    // It stood in for a server of names, and is an endpoint of that Service as long as it is there.
+    cluster.kube(&["-n", "kube-system", "delete", "pod", "names", "--now"]);
 }
 
 /// `check` proves policies on a live cluster: what they deny must not pass, all else must.
