@@ -12,6 +12,10 @@ use serde_json::Value;
 /// The program under test.
 pub const FLATNET: &str = env!("CARGO_BIN_EXE_flatnet");
 
+/// What kubectl before 1.33 says when it throws away the first words of a program in a pod: it
+/// may begin to read before it has the streams to put them in (client-go's `readyChan` cured it).
+pub const KUBECTL_LOST: &str = "Unknown stream id";
+
 pub use testing::root;
 
 /// A cluster of its own for one test.
@@ -94,9 +98,17 @@ impl Cluster {
         command
     }
 
-    /// Runs kubectl; its output, where it succeeds.
+    /// Runs kubectl; its output, where it succeeds. Where kubectl itself lost words of a program
+    /// in a pod, the program is run again.
     pub fn kube(&self, words: &[&str]) -> String {
-        let output = self.kubectl(words).output().unwrap();
+        let mut output = self.kubectl(words).output().unwrap();
+        for _ in 0..3 {
+            let complaints = String::from_utf8_lossy(&output.stderr);
+            if !words.contains(&"exec") || !complaints.contains(KUBECTL_LOST) {
+                break;
+            }
+            output = self.kubectl(words).output().unwrap();
+        }
         assert!(
             output.status.success(),
             "kubectl {words:?}:\n{}",
