@@ -29,7 +29,7 @@ pub struct Report {
 /// How much the policies of a node come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// NodeDns of pods here that some policy is about.
+    /// Addresses of pods here that some policy is about.
     pub subjects: usize,
     /// Lists of rules that they use.
     pub lists: usize,
