@@ -66,7 +66,7 @@ pub struct Plan {
     /// The cluster as it was at the last update.
     cluster: Cluster,
     attached: Attached,
-    /// NodeDns that some policy is about.
+    /// Addresses that some policy is about.
     subjects: BTreeMap<IpAddr, Targets>,
     lists: Lists,
     sets: Sets,
